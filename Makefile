@@ -1,0 +1,56 @@
+# Two commands matter to a newcomer: `make run` and `make test`. Both do all
+# their own set-up; see README.md.
+
+SQLC_VERSION := v1.31.1
+GOLANGCI_LINT_VERSION := v2.15.0
+SQLC := bin/sqlc-$(SQLC_VERSION)
+GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## Lists the targets.
+	@grep -hE '^[a-z/-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: run
+run: build ## Builds truegreen and starts everything for development.
+	@bin/truegreen dev $(ARGS)
+
+.PHONY: build
+build: ## Builds bin/truegreen.
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/truegreen ./cmd/server
+
+.PHONY: test
+test: verify ## Runs all tests against a Postgres of their own.
+	go test ./...
+
+.PHONY: test/race
+test/race: ## The tests under the race detector (slower).
+	go test -race ./...
+
+.PHONY: verify
+verify: $(SQLC) ## Checks that generated code is what its sources make.
+	$(SQLC) diff
+
+.PHONY: generate
+generate: $(SQLC) ## Makes internal/dbsqlc from sql/queries and migrations.
+	$(SQLC) generate
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## go vet and golangci-lint.
+	go vet ./...
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: clean
+clean: ## Removes built files; keeps the data in .truegreen.
+	rm -rf bin
+
+# Built from source through the module proxy, since a newcomer may have neither.
+$(SQLC):
+	@mkdir -p bin
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/.sqlc go install github.com/sqlc-dev/sqlc/cmd/sqlc@$(SQLC_VERSION)
+	@mv bin/.sqlc/sqlc $@ && rmdir bin/.sqlc
+
+$(GOLANGCI_LINT):
+	@mkdir -p bin
+	GOBIN=$(CURDIR)/bin/.lint go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv bin/.lint/golangci-lint $@ && rmdir bin/.lint

@@ -1,0 +1,21 @@
+package jobs
+
+import "github.com/riverqueue/river"
+
+// OutboxAgentArgs asks for one shard of the agent outbox to be drained.
+//
+// Inserted by: outbox_append, in the transaction of the event, and the sweep.
+// Unique by:   nothing; the shard's lease lets one worker drain it at a time.
+// Twice:       harmless; the second finds the shard leased, or nothing due.
+type OutboxAgentArgs struct {
+	// Shard is outbox_shard.shard, from 0.
+	Shard int `json:"shard"`
+}
+
+// Kind names the job on the wire.
+func (OutboxAgentArgs) Kind() string { return "outbox_agent" }
+
+// InsertOpts are the queue and the number of attempts.
+func (OutboxAgentArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{MaxAttempts: OutboxMaxAttempts, Queue: QueueOutboxAgent}
+}
