@@ -75,14 +75,23 @@ LANGUAGE plpgsql AS $$
 DECLARE
     wrong record;
 BEGIN
-    SELECT touched.txn_id, account.currency, sum(entry.amount_minor) AS total, bool_or(txn.id IS NULL) AS no_txn
+    -- What was there before sums to zero, so the new entries must by themselves.
+    -- The lookups are subqueries so that each is an index scan for ever: as a
+    -- join, a plan made for many entries would read the whole ledger for two.
+    SELECT entry.txn_id, entry.currency, sum(entry.amount_minor) AS total,
+        (SELECT txn.id FROM ledger_txn AS txn WHERE txn.id = entry.txn_id) IS NULL AS no_txn
     INTO wrong
-    FROM (SELECT DISTINCT txn_id FROM new_entry) AS touched
-    JOIN ledger_entry AS entry ON entry.txn_id = touched.txn_id
-    LEFT JOIN ledger_account AS account ON account.id = entry.account_id
-    LEFT JOIN ledger_txn AS txn ON txn.id = touched.txn_id
-    GROUP BY touched.txn_id, account.currency
-    HAVING sum(entry.amount_minor) <> 0 OR account.currency IS NULL OR bool_or(txn.id IS NULL)
+    FROM (
+        SELECT
+            new_entry.txn_id,
+            new_entry.amount_minor,
+            (SELECT account.currency FROM ledger_account AS account WHERE account.id = new_entry.account_id) AS currency
+        FROM new_entry
+    ) AS entry
+    GROUP BY entry.txn_id, entry.currency
+    HAVING sum(entry.amount_minor) <> 0
+        OR entry.currency IS NULL
+        OR (SELECT txn.id FROM ledger_txn AS txn WHERE txn.id = entry.txn_id) IS NULL
     LIMIT 1;
     IF NOT FOUND THEN
         RETURN NULL;

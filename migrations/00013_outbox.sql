@@ -33,7 +33,6 @@ CREATE TABLE outbox_shard (
     lease_epoch bigint NOT NULL DEFAULT 0,
     lease_expires_at timestamptz,
     lease_owner text,
-    num_failed_passes integer NOT NULL DEFAULT 0,
     num_published bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (stream, shard),
     CONSTRAINT lease_all_or_nothing CHECK ((lease_owner IS NULL) = (lease_expires_at IS NULL))

@@ -150,16 +150,28 @@ BEGIN
         RAISE EXCEPTION 'append to outbox: there is no stream %', coalesce(quote_literal($1), 'NULL')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The streams are in table outbox_stream.';
     END IF;
+    IF num_events IS NULL THEN
+        RAISE EXCEPTION 'append to outbox stream %: keys must not be NULL', $1 USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF num_events = 0 THEN
+        RETURN '{}';
+    END IF;
     IF num_events IS DISTINCT FROM cardinality($3) OR num_events IS DISTINCT FROM cardinality($4)
         OR num_events <> coalesce(cardinality($5), num_events) OR num_events <> coalesce(cardinality($6), num_events) THEN
         RAISE EXCEPTION 'append to outbox stream %: keys, types, payloads, headers and key_seqs must have one element per event', $1
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
-    SELECT n, outbox_refusal(found_stream, ($2)[n], ($3)[n], ($4)[n], coalesce(($5)[n], '{}'), ($6)[n]) AS reason
+    SELECT given.n, given.reason
     INTO refused
-    FROM generate_series(1, num_events) AS n
-    WHERE outbox_refusal(found_stream, ($2)[n], ($3)[n], ($4)[n], coalesce(($5)[n], '{}'), ($6)[n]) IS NOT NULL
+    FROM (
+        SELECT u.n, outbox_refusal(found_stream, u.key, u.type, u.payload, coalesce(u.header, '{}'), u.key_seq) AS reason
+        FROM unnest($2, $3, $4, $5, $6) WITH ORDINALITY AS u (key, type, payload, header, key_seq, n)
+        -- Keeps the function from being called a second time for the condition.
+        OFFSET 0
+    ) AS given
+    WHERE given.reason IS NOT NULL
+    ORDER BY given.n
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'append to outbox stream %, event %: %', $1, refused.n, refused.reason

@@ -85,7 +85,7 @@ SELECT
     open_rows.blocked,
     open_rows.parked,
     shards.published,
-    open_rows.oldest_due_age,
+    (CASE WHEN open_rows.oldest_due_at IS NOT NULL THEN clock_timestamp() - open_rows.oldest_due_at END)::interval AS oldest_due_age,
     shards.last_published_at
 FROM outbox_stream AS stream
 CROSS JOIN LATERAL (
@@ -94,7 +94,7 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE events.state = 'delayed') AS delayed,
         count(*) FILTER (WHERE events.state = 'blocked') AS blocked,
         count(*) FILTER (WHERE events.state = 'parked') AS parked,
-        (clock_timestamp() - min(greatest(events.created_at, events.not_before)) FILTER (WHERE events.state = 'pending'))::interval AS oldest_due_age
+        min(greatest(events.created_at, events.not_before)) FILTER (WHERE events.state = 'pending') AS oldest_due_at
     FROM outbox_events AS events
     WHERE events.stream = stream.stream
         AND events.published_at IS NULL

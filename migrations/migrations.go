@@ -122,8 +122,12 @@ func UpRiverOnly(ctx context.Context, databaseURL string) error {
 // riverFiles shows goose River's files alone.
 type riverFiles struct{ embed.FS }
 
-func (f riverFiles) Glob(string) ([]string, error) {
-	names, err := fs.Glob(f.FS, "*_river_*.sql")
+// Glob is asked for *.sql, and then for *.go, of which there are none.
+func (f riverFiles) Glob(pattern string) ([]string, error) {
+	if pattern != "*.sql" {
+		return nil, nil
+	}
+	names, err := fs.Glob(f.FS, "*_river_[0-9][0-9][0-9].sql")
 	if err != nil {
 		return nil, fmt.Errorf("list River's migrations: %w", err)
 	}

@@ -1,0 +1,255 @@
+-- Why:   one answer to "does every loop make progress", for readiness, the
+--        terminal, dashboards and alerts.
+-- Locks: ACCESS EXCLUSIVE on loop_progress for an instant; otherwise new views.
+-- Undo:  drops the views and the column.
+
+-- +goose Up
+SET LOCAL lock_timeout = '2s';
+ALTER TABLE loop_progress ADD COLUMN fleet_failures integer NOT NULL DEFAULT 0;
+COMMENT ON COLUMN loop_progress.consecutive_failures IS 'Failures of this worker since its own last success.';
+COMMENT ON COLUMN loop_progress.fleet_failures IS 'Failures of this worker since any worker''s last success; stale where last_failure_at is older than that.';
+
+-- A loop that comes later adds a branch here, with UNION ALL, and nothing else.
+CREATE VIEW loop_due AS
+SELECT
+    stream.job_kind AS loop,
+    shard.shard::text AS part,
+    least(fresh.due_at, held.due_at, CASE WHEN refused.since IS NOT NULL THEN greatest(held.oldest_at, refused.since) END)::timestamptz AS oldest_due_at,
+    shard.last_published_at AS last_moved_at,
+    coalesce(held.num_failing, 0)::integer AS num_failing,
+    coalesce(held.num_parked, 0)::integer AS num_parked
+FROM outbox_stream AS stream
+CROSS JOIN LATERAL (
+    -- One reading of the clock for all ages of a stream.
+    SELECT
+        clock_timestamp() AS now,
+        coalesce(max(each.last_published_at), '-infinity') AS last_published_at
+    FROM outbox_shard AS each
+    WHERE each.stream = stream.stream
+) AS seen
+LEFT JOIN LATERAL (
+    -- Two keys failed since the stream's last acknowledgement: it refuses
+    -- everything, and what it holds back is due. The second key's first such
+    -- event is the earliest that this can have begun.
+    SELECT min(failing.created_at) AS since
+    FROM outbox_shard AS each
+    CROSS JOIN LATERAL (
+        SELECT
+            event.key,
+            event.created_at,
+            event.failures,
+            event.last_attempt_at,
+            event.parked_at
+        FROM outbox_event AS event
+        WHERE event.stream = each.stream
+            AND event.shard = each.shard
+            AND event.published_at IS NULL
+            AND event.discarded_at IS NULL
+            AND (event.parked_at IS NOT NULL OR event.not_before IS NOT NULL)
+        LIMIT 10000
+    ) AS failing
+    WHERE each.stream = stream.stream
+        AND (
+            failing.parked_at > seen.last_published_at
+            OR (failing.failures > 0 AND failing.last_attempt_at > seen.last_published_at)
+        )
+    GROUP BY failing.key
+    ORDER BY since
+    OFFSET 1
+    LIMIT 1
+) AS refused ON true
+JOIN outbox_shard AS shard ON shard.stream = stream.stream
+LEFT JOIN LATERAL (
+    -- The first event that never failed and waits for none of its key. Behind
+    -- very many that wait, the search ends with the last one that it looked at:
+    -- what was not looked at counts as due.
+    SELECT event.created_at AS due_at
+    FROM (
+        SELECT
+            undelivered.id,
+            undelivered.created_at,
+            undelivered.key,
+            undelivered.not_before,
+            row_number() OVER (ORDER BY undelivered.id) AS nth
+        FROM outbox_event AS undelivered
+        WHERE undelivered.stream = shard.stream
+            AND undelivered.shard = shard.shard
+            AND undelivered.published_at IS NULL
+            AND undelivered.parked_at IS NULL
+            AND undelivered.discarded_at IS NULL
+        ORDER BY undelivered.id
+        LIMIT 10000
+    ) AS event
+    WHERE event.nth = 10000
+        OR (
+            event.not_before IS NULL
+            AND NOT EXISTS (
+                SELECT
+                FROM outbox_event AS earlier
+                WHERE earlier.stream = shard.stream
+                    AND earlier.shard = shard.shard
+                    AND earlier.key = event.key
+                    AND earlier.id < event.id
+                    AND earlier.published_at IS NULL
+                    AND earlier.discarded_at IS NULL
+                    AND (earlier.parked_at IS NOT NULL OR earlier.not_before IS NOT NULL)
+                    AND (
+                        (earlier.parked_at IS NOT NULL AND stream.park_policy = 'block')
+                        OR (earlier.parked_at IS NULL AND earlier.not_before > seen.now)
+                    )
+                -- Keeps the planner from joining two whole backlogs for one row.
+                OFFSET 0
+            )
+        )
+    ORDER BY event.id
+    LIMIT 1
+) AS fresh ON true
+LEFT JOIN LATERAL (
+    -- Events that failed, each the first of its key: due again once their wait is
+    -- over. They are searched apart, since one that fails every few seconds would
+    -- hide older ones behind its young age.
+    SELECT
+        min(greatest(event.created_at, event.not_before)) FILTER (
+            WHERE event.parked_at IS NULL AND event.not_before <= seen.now
+        ) AS due_at,
+        min(event.created_at) AS oldest_at,
+        count(*) FILTER (WHERE event.parked_at IS NULL) AS num_failing,
+        count(*) FILTER (WHERE event.parked_at IS NOT NULL) AS num_parked
+    FROM (
+        SELECT
+            held_back.created_at,
+            held_back.not_before,
+            held_back.parked_at
+        FROM outbox_event AS held_back
+        WHERE held_back.stream = shard.stream
+            AND held_back.shard = shard.shard
+            AND held_back.published_at IS NULL
+            AND held_back.discarded_at IS NULL
+            AND (held_back.parked_at IS NOT NULL OR held_back.not_before IS NOT NULL)
+        LIMIT 10000
+    ) AS event
+) AS held ON true;
+
+COMMENT ON VIEW loop_due IS 'What loops have left to do, one row per part of a loop that moves by itself (a shard): since when its oldest due item waits (NULL: nothing is due), when it last moved, and how many items wait after failures of their own or for a person (counted up to 10,000 per part).';
+
+CREATE VIEW worker_freshness AS
+WITH clock AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
+), measured AS (
+    SELECT
+        contract.*,
+        clock.now,
+        coalesce(contract.paused_at, queue.paused_at) AS any_paused_at,
+        CASE WHEN contract.paused_at IS NOT NULL THEN contract.paused_by WHEN queue.paused_at IS NOT NULL THEN 'unknown' END AS any_paused_by,
+        success.last_success_at,
+        success.last_items_at,
+        greatest(success.last_success_at, contract.baseline_at) AS proven_at,
+        coalesce(failure.num_failures, 0) AS num_failures,
+        failure.last_failure_at,
+        failure.last_error,
+        completed.last_attempted_at,
+        running.since AS running_since,
+        due.oldest_due_at,
+        due.stuck_part,
+        due.num_failing,
+        due.num_parked
+    FROM loop_contract AS contract
+    CROSS JOIN clock
+    LEFT JOIN river_queue AS queue ON queue.name = contract.queue
+    CROSS JOIN LATERAL (
+        SELECT
+            max(progress.last_success_at) AS last_success_at,
+            max(progress.last_items_at) AS last_items_at
+        FROM loop_progress AS progress
+        WHERE progress.loop = contract.loop
+    ) AS success
+    CROSS JOIN LATERAL (
+        SELECT
+            sum(progress.fleet_failures) FILTER (
+                WHERE success.last_success_at IS NULL OR progress.last_failure_at > success.last_success_at
+            ) AS num_failures,
+            max(progress.last_failure_at) AS last_failure_at,
+            (array_agg(progress.last_error ORDER BY progress.last_failure_at DESC NULLS LAST))[1] AS last_error
+        FROM loop_progress AS progress
+        WHERE progress.loop = contract.loop
+    ) AS failure
+    CROSS JOIN LATERAL (
+        -- attempted_at is the database's clock, finalized_at the worker's. The
+        -- conditions are those of river_job_completed_idx, to the letter.
+        SELECT max(job.attempted_at) AS last_attempted_at
+        FROM river_job AS job
+        WHERE job.kind = contract.job_kind
+            AND job.state = 'completed'
+            AND (job.metadata #> '{output,neutral}') IS NULL
+    ) AS completed
+    CROSS JOIN LATERAL (
+        SELECT min(job.attempted_at) AS since
+        FROM river_job AS job
+        WHERE job.state = 'running'
+            AND job.queue = contract.queue
+            AND job.kind = contract.job_kind
+            AND job.attempted_at > clock.now - contract.budget
+    ) AS running
+    CROSS JOIN LATERAL (
+        SELECT
+            min(part.oldest_due_at) AS oldest_due_at,
+            min(part.part) FILTER (
+                WHERE part.oldest_due_at < clock.now - contract.item_red_after
+                    AND greatest(part.last_moved_at, contract.baseline_at) < clock.now - contract.item_red_after
+            ) AS stuck_part,
+            coalesce(sum(part.num_failing), 0) AS num_failing,
+            coalesce(sum(part.num_parked), 0) AS num_parked
+        FROM loop_due AS part
+        WHERE part.loop = contract.loop
+    ) AS due
+)
+SELECT
+    measured.loop,
+    measured.queue,
+    measured.job_kind AS kind,
+    CASE WHEN measured.gates_readiness THEN 'required' ELSE 'advisory' END::text AS readiness,
+    measured.last_success_at::timestamptz AS last_success_at,
+    (CASE WHEN measured.last_success_at IS NOT NULL THEN greatest(measured.now - measured.last_success_at, interval '0') END)::interval AS success_age,
+    measured.last_attempted_at::timestamptz AS last_completed_job_at,
+    measured.late_after,
+    measured.red_after,
+    (CASE WHEN measured.oldest_due_at IS NOT NULL THEN greatest(measured.now - measured.oldest_due_at, interval '0') END)::interval AS oldest_due_age,
+    measured.num_failures::integer AS consecutive_failures,
+    measured.last_error::text AS last_error,
+    (measured.any_paused_at IS NOT NULL)::boolean AS paused,
+    CASE
+        WHEN measured.any_paused_at IS NOT NULL THEN 'paused'
+        WHEN measured.last_success_at IS NULL AND measured.now - measured.proven_at <= measured.red_after THEN 'starting'
+        WHEN measured.last_attempted_at > measured.proven_at + measured.late_after THEN 'silent_noop'
+        WHEN measured.now - measured.proven_at > measured.red_after AND measured.num_failures >= 3 THEN 'failing'
+        WHEN measured.now - measured.proven_at > measured.red_after THEN 'stalled'
+        WHEN measured.now - measured.proven_at > measured.late_after AND measured.num_failures >= 3 THEN 'failing'
+        WHEN measured.stuck_part IS NOT NULL THEN 'stalled'
+        WHEN measured.running_since IS NOT NULL THEN 'busy'
+        WHEN measured.oldest_due_at < measured.now - measured.item_red_after THEN 'behind'
+        WHEN measured.num_failing + measured.num_parked > 0 THEN 'degraded'
+        WHEN measured.now - measured.proven_at > measured.late_after THEN 'late'
+        WHEN measured.oldest_due_at IS NULL AND (measured.last_items_at IS NULL OR measured.last_items_at < measured.last_success_at) THEN 'idle'
+        ELSE 'ok'
+    END::text AS verdict,
+    greatest(measured.now - measured.proven_at, interval '0')::interval AS age,
+    measured.baseline_at,
+    measured.budget,
+    measured.item_red_after,
+    measured.last_failure_at::timestamptz AS last_failure_at,
+    measured.last_items_at::timestamptz AS last_items_at,
+    measured.num_failing::integer AS num_failing,
+    measured.num_parked::integer AS num_parked,
+    measured.any_paused_at::timestamptz AS paused_at,
+    measured.any_paused_by::text AS paused_by,
+    measured.pause_reason,
+    measured.running_since::timestamptz AS running_since,
+    measured.sort_order,
+    measured.stuck_part::text AS stuck_part
+FROM measured;
+COMMENT ON VIEW worker_freshness IS 'Every loop with its verdict. Red are failing, stalled and silent_noop; the rest is green, paused apart. Ages count by the database''s clock from age''s start: the last success, or the loop''s creation or last resume where that is later. stuck_part: a shard whose oldest due event is older than item_red_after without any acknowledgement meanwhile.';
+
+-- +goose Down
+DROP VIEW worker_freshness;
+DROP VIEW loop_due;
+ALTER TABLE loop_progress DROP COLUMN fleet_failures;

@@ -1,0 +1,70 @@
+-- name: OutboxShardBackOff :execrows
+-- OutboxShardBackOff gives the lease back and keeps everybody from the shard for
+-- delay. No row changes if the lease was lost.
+UPDATE outbox_shard
+SET
+    awake_until = NULL,
+    backoff_until = clock_timestamp() + @delay::interval,
+    lease_expires_at = NULL,
+    lease_owner = NULL
+WHERE stream = @stream
+    AND shard = @shard
+    AND lease_epoch = @lease_epoch
+    AND lease_owner IS NOT NULL;
+
+-- name: OutboxShardLease :one
+-- OutboxShardLease leases a shard until lease_ttl from now, and returns the
+-- lease's epoch. No row: it is leased by another, or in backoff.
+UPDATE outbox_shard
+SET
+    awake_until = clock_timestamp() + @awake_for::interval,
+    backoff_until = NULL,
+    lease_epoch = lease_epoch + 1,
+    lease_expires_at = clock_timestamp() + @lease_ttl::interval,
+    lease_owner = @lease_owner::text
+WHERE stream = @stream
+    AND shard = @shard
+    AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
+    AND (backoff_until IS NULL OR backoff_until <= clock_timestamp())
+RETURNING lease_epoch;
+
+-- name: OutboxShardRelease :execrows
+-- OutboxShardRelease gives the lease back. No row changes if it was lost.
+UPDATE outbox_shard
+SET
+    awake_until = NULL,
+    lease_expires_at = NULL,
+    lease_owner = NULL
+WHERE stream = @stream
+    AND shard = @shard
+    AND lease_epoch = @lease_epoch
+    AND lease_owner IS NOT NULL;
+
+-- name: OutboxShardRenew :execrows
+-- OutboxShardRenew extends a lease and says whether appends may rely on the
+-- leaseholder to find their rows. No row changes if the lease was lost.
+UPDATE outbox_shard
+SET
+    awake_until = CASE WHEN @awake::boolean THEN clock_timestamp() + @awake_for::interval END,
+    lease_expires_at = clock_timestamp() + @lease_ttl::interval
+WHERE stream = @stream
+    AND shard = @shard
+    AND lease_epoch = @lease_epoch
+    AND lease_owner IS NOT NULL;
+
+-- name: OutboxShardCountPublished :exec
+-- OutboxShardCountPublished adds to a shard's count of published events and moves
+-- its last acknowledgement. It asks for no lease: see OutboxEventMarkPublished.
+UPDATE outbox_shard
+SET
+    last_published_at = clock_timestamp(),
+    num_published = num_published + @num_published::bigint
+WHERE stream = @stream
+    AND shard = @shard;
+
+-- name: OutboxShardWake :one
+-- OutboxShardWake assures that a publish job for the shard will run, and says
+-- whether it had to insert one.
+SELECT outbox_wake(declared, @shard::integer)::boolean AS inserted
+FROM outbox_stream AS declared
+WHERE declared.stream = @stream;
