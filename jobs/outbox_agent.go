@@ -19,3 +19,6 @@ func (OutboxAgentArgs) Kind() string { return "outbox_agent" }
 func (OutboxAgentArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{MaxAttempts: OutboxMaxAttempts, Queue: QueueOutboxAgent}
 }
+
+// OutboxShard is the shard to drain.
+func (args OutboxAgentArgs) OutboxShard() int { return args.Shard }

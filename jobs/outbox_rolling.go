@@ -19,3 +19,6 @@ func (OutboxRollingArgs) Kind() string { return "outbox_rolling" }
 func (OutboxRollingArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{MaxAttempts: OutboxMaxAttempts, Queue: QueueOutboxRolling}
 }
+
+// OutboxShard is the shard to drain.
+func (args OutboxRollingArgs) OutboxShard() int { return args.Shard }

@@ -19,3 +19,6 @@ func (OutboxWalletArgs) Kind() string { return "outbox_wallet" }
 func (OutboxWalletArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{MaxAttempts: OutboxMaxAttempts, Queue: QueueOutboxWallet}
 }
+
+// OutboxShard is the shard to drain.
+func (args OutboxWalletArgs) OutboxShard() int { return args.Shard }

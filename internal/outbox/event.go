@@ -1,0 +1,65 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Event is one stored event as it goes to the broker.
+type Event struct {
+	CreatedAt time.Time
+	EventID   uuid.UUID         // the same for every attempt
+	Headers   map[string]string // of the application; nil if there are none
+	ID        int64             // outbox_event.id; rises with each append of a key
+	Key       string
+	KeySeq    int64 // gapless per key, from 1
+	Payload   json.RawMessage
+	Stream    string
+	Type      string
+}
+
+// Class says what became of one event that was to be sent.
+type Class string
+
+// The classes. Each event that a pass claimed ends in exactly one.
+const (
+	// ClassAcknowledged: the broker has the event and said so.
+	ClassAcknowledged Class = "acknowledged"
+	// ClassAmbiguous: sent, but no answer came; the broker may have it.
+	ClassAmbiguous Class = "ambiguous"
+	// ClassInfrastructure: the broker or its stream is not there, not as it was
+	// provisioned, or full. No fault of the event.
+	ClassInfrastructure Class = "infrastructure"
+	// ClassNotSent: not tried, since an earlier event of its key did not go, or
+	// since the pass ended.
+	ClassNotSent Class = "not_sent"
+	// ClassPermanent: the broker answered that it will never take this event.
+	ClassPermanent Class = "permanent"
+	// ClassRow: the broker refused this event, for a reason that may pass.
+	ClassRow Class = "row"
+)
+
+// Outcome is what became of one event.
+type Outcome struct {
+	BrokerRef string // where the broker keeps it; set if acknowledged
+	Class     Class
+	Duplicate bool  // the broker had it already, from an earlier attempt
+	Err       error // why not; nil if acknowledged
+}
+
+// Publisher sends events to a broker. Its methods may be called concurrently, for
+// different keys.
+type Publisher interface {
+	// Publish sends events and returns one outcome for each, in the order of
+	// events. Of the events of one key, a later one leaves only after the one
+	// before it was acknowledged, or together with it where the broker takes both
+	// or none; once one did not go, the later ones of its key are not sent.
+	//
+	// Publish returns when ctx is done at the latest: what has no answer by then is
+	// ambiguous, what was not sent is not sent. An acknowledgement that came is
+	// always reported.
+	Publish(ctx context.Context, events []Event) []Outcome
+}

@@ -1,0 +1,92 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/internal/pgtx"
+	"truegreen/jobs"
+)
+
+// SweeperConfig are the settings of a [Sweeper]. The zero value means the
+// defaults.
+type SweeperConfig struct {
+	// Interval is the time between two sweeps: the most that a lost wake-up may
+	// cost. Defaults to 1 s.
+	Interval time.Duration
+
+	// ProofInterval is how old a stream's last success may grow before an idle
+	// stream is asked to prove itself. Defaults to 5 s.
+	ProofInterval time.Duration
+}
+
+// Sweeper inserts the publish jobs that nobody else did. One runs in every
+// process, and needs neither River's leader nor a working queue.
+type Sweeper struct {
+	config SweeperConfig
+	logger *slog.Logger
+	pool   *pgxpool.Pool
+}
+
+// NewSweeper returns a sweeper.
+func NewSweeper(pool *pgxpool.Pool, logger *slog.Logger, config SweeperConfig) *Sweeper {
+	setDefault(&config.Interval, time.Second)
+	setDefault(&config.ProofInterval, 5*time.Second)
+	return &Sweeper{config: config, logger: logger, pool: pool}
+}
+
+// Run sweeps until ctx is done. A sweep that fails is logged at its first failure
+// and at the first success after it: the next one comes in a second anyway, and
+// readiness tells of a database that is away.
+func (sweeper *Sweeper) Run(ctx context.Context) {
+	ticker := time.NewTicker(sweeper.config.Interval)
+	defer ticker.Stop()
+	failing := false
+	for {
+		err := sweeper.Sweep(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			sweeper.logger.WarnContext(ctx, "outbox sweep failing", slog.Any("error", err))
+		case err == nil && failing:
+			sweeper.logger.InfoContext(ctx, "outbox sweep works again")
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Sweep inserts a job for each shard that needs one, once. It does nothing while
+// another process sweeps.
+func (sweeper *Sweeper) Sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*sweeper.config.Interval)
+	defer cancel()
+	return pgtx.Do(ctx, sweeper.pool, func(tx pgx.Tx) error {
+		locked, err := queries.OutboxSweepLock(ctx, tx)
+		if err != nil {
+			return fmt.Errorf("lock the outbox sweep: %w", err)
+		}
+		if !locked {
+			return nil
+		}
+		_, err = queries.OutboxSweep(ctx, tx, &dbsqlc.OutboxSweepParams{
+			MaxAttempts:   jobs.OutboxMaxAttempts,
+			ProofInterval: sweeper.config.ProofInterval,
+		})
+		if err != nil {
+			return fmt.Errorf("insert jobs for due shards: %w", err)
+		}
+		return nil
+	})
+}

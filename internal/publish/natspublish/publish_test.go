@@ -1,0 +1,322 @@
+package natspublish_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/devstack"
+	"truegreen/internal/outbox"
+	"truegreen/internal/publish/natspublish"
+)
+
+const ackTimeout = 2 * time.Second
+
+type testBundle struct {
+	js        jetstream.JetStream
+	publisher *natspublish.Publisher
+	server    *devstack.NATS
+}
+
+func walletSpec() natspublish.StreamSpec {
+	return natspublish.StreamSpec{MaxEventBytes: 512 << 10, MinDuplicates: 20 * time.Second, Stream: outbox.StreamWallet}
+}
+
+func setup(ctx context.Context, t *testing.T) *testBundle {
+	t.Helper()
+	server, err := devstack.StartNATS(devstack.NATSConfig{StoreDir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(server.Stop)
+
+	bundle := &testBundle{publisher: connect(t, server.URL()), server: server}
+	_, err = bundle.publisher.Provision(ctx, walletSpec())
+	require.NoError(t, err)
+
+	conn, err := nats.Connect(server.URL())
+	require.NoError(t, err)
+	t.Cleanup(conn.Close)
+	bundle.js, err = jetstream.New(conn)
+	require.NoError(t, err)
+	return bundle
+}
+
+func connect(t *testing.T, url string) *natspublish.Publisher {
+	t.Helper()
+	publisher, err := natspublish.Connect(slog.New(slog.DiscardHandler), natspublish.Config{AckTimeout: ackTimeout, URL: url})
+	require.NoError(t, err)
+	t.Cleanup(publisher.Close)
+	return publisher
+}
+
+func event(key string, keySeq int64) outbox.Event {
+	return outbox.Event{
+		CreatedAt: time.Date(2026, 11, 2, 3, 4, 5, 6000, time.UTC),
+		EventID:   uuid.New(),
+		Key:       key,
+		KeySeq:    keySeq,
+		Payload:   json.RawMessage(`{"amount":"1000"}`),
+		Stream:    outbox.StreamWallet,
+		Type:      "wallet.deposited.v1",
+	}
+}
+
+// publish sends with the deadline that the relay would set.
+func publish(ctx context.Context, publisher *natspublish.Publisher, events ...outbox.Event) []outbox.Outcome {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	return publisher.Publish(ctx, events)
+}
+
+// update changes the stream behind the publisher's back.
+func (bundle *testBundle) update(ctx context.Context, t *testing.T, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	stream, err := bundle.js.Stream(ctx, "TRUEGREEN_WALLET")
+	require.NoError(t, err)
+	config := stream.CachedInfo().Config
+	change(&config)
+	_, err = bundle.js.UpdateStream(ctx, config)
+	require.NoError(t, err)
+}
+
+func TestPublisher_Publish(t *testing.T) {
+	t.Parallel()
+
+	t.Run("SendsCloudEventsAndReturnsWhereTheyAre", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+
+		sent := event("p-1/KRW", 7)
+		sent.Headers = map[string]string{"traceparent": "00-aa-bb-01", "tenant": "x"}
+		outcomes := publish(ctx, bundle.publisher, sent)
+		require.Equal(t, []outbox.Outcome{{BrokerRef: "TRUEGREEN_WALLET/1", Class: outbox.ClassAcknowledged}}, outcomes)
+
+		stream, err := bundle.js.Stream(ctx, "TRUEGREEN_WALLET")
+		require.NoError(t, err)
+		message, err := stream.GetMsg(ctx, 1)
+		require.NoError(t, err)
+		require.Equal(t, "truegreen.wallet.wallet.deposited.v1", message.Subject)
+		require.JSONEq(t, string(sent.Payload), string(message.Data))
+		want := map[string]string{
+			"Nats-Expected-Stream": "TRUEGREEN_WALLET",
+			"Nats-Msg-Id":          sent.EventID.String(),
+			"ce-id":                sent.EventID.String(),
+			"ce-partitionkey":      "p-1/KRW",
+			"ce-sequence":          "7",
+			"ce-source":            "/truegreen/wallet",
+			"ce-specversion":       "1.0",
+			"ce-subject":           "p-1/KRW",
+			"ce-time":              "2026-11-02T03:04:05.000006Z",
+			"ce-traceparent":       "00-aa-bb-01",
+			"ce-type":              "wallet.deposited.v1",
+			"content-type":         "application/json",
+			"tenant":               "x",
+			"traceparent":          "00-aa-bb-01",
+		}
+		got := make(map[string]string, len(message.Header))
+		for name, values := range message.Header {
+			got[name] = strings.Join(values, ",")
+		}
+		require.Equal(t, want, got)
+	})
+
+	t.Run("KeepsTheOrderOfEachKey", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+
+		var events []outbox.Event
+		for seq := range int64(50) {
+			for key := range 20 {
+				events = append(events, event(fmt.Sprintf("p-%d", key), seq+1))
+			}
+		}
+		for _, outcome := range publish(ctx, bundle.publisher, events...) {
+			require.Equal(t, outbox.ClassAcknowledged, outcome.Class)
+		}
+		lastSeq := make(map[string]int)
+		for _, message := range bundle.messages(ctx, t) {
+			key := message.Headers().Get("ce-subject")
+			lastSeq[key]++
+			require.Equal(t, fmt.Sprint(lastSeq[key]), message.Headers().Get("ce-sequence"))
+		}
+		require.Len(t, lastSeq, 20)
+	})
+
+	t.Run("CountsARepeatAsAcknowledged", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+
+		sent := event("p-1", 1)
+		first := publish(ctx, bundle.publisher, sent)[0]
+		second := publish(ctx, bundle.publisher, sent)[0]
+		require.Equal(t, first.BrokerRef, second.BrokerRef)
+		require.False(t, first.Duplicate)
+		require.True(t, second.Duplicate)
+		require.Len(t, bundle.messages(ctx, t), 1)
+	})
+
+	t.Run("StopsTheKeyOfARefusedEventAndNoOther", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		bundle.update(ctx, t, func(config *jetstream.StreamConfig) { config.MaxMsgSize = 2000 })
+
+		tooLarge := event("p-1", 1)
+		tooLarge.Payload = json.RawMessage(`"` + strings.Repeat("x", 3000) + `"`)
+		outcomes := publish(ctx, bundle.publisher, tooLarge, event("p-1", 2), event("p-2", 1), event("p-1", 3), event("p-2", 2))
+		classes := make([]outbox.Class, len(outcomes))
+		for i, outcome := range outcomes {
+			classes[i] = outcome.Class
+		}
+		require.Equal(t, []outbox.Class{
+			outbox.ClassPermanent, outbox.ClassNotSent, outbox.ClassAcknowledged, outbox.ClassNotSent, outbox.ClassAcknowledged,
+		}, classes)
+		require.Len(t, bundle.messages(ctx, t), 2)
+	})
+
+	t.Run("RefusesWhatTheServerWouldNotEvenRead", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		tooLarge := event("p-1", 1)
+		tooLarge.Payload = json.RawMessage(`"` + strings.Repeat("x", 2<<20) + `"`)
+		require.Equal(t, outbox.ClassPermanent, publish(ctx, bundle.publisher, tooLarge)[0].Class)
+	})
+
+	t.Run("CallsAnOutageAnOutage", func(t *testing.T) {
+		t.Parallel()
+		for name, cause := range map[string]func(context.Context, *testing.T, *testBundle){
+			"stream is gone": func(ctx context.Context, t *testing.T, bundle *testBundle) {
+				require.NoError(t, bundle.js.DeleteStream(ctx, "TRUEGREEN_WALLET"))
+			},
+			"stream is full": func(ctx context.Context, t *testing.T, bundle *testBundle) {
+				publish(ctx, bundle.publisher, event("p-9", 1))
+				bundle.update(ctx, t, func(config *jetstream.StreamConfig) { config.MaxMsgs = 1 })
+			},
+			"subject belongs to another stream": func(ctx context.Context, t *testing.T, bundle *testBundle) {
+				bundle.update(ctx, t, func(config *jetstream.StreamConfig) { config.Subjects = []string{"elsewhere"} })
+				_, err := bundle.js.CreateStream(ctx, jetstream.StreamConfig{Name: "THIEF", Subjects: []string{"truegreen.>"}})
+				require.NoError(t, err)
+			},
+			"server is stopped": func(_ context.Context, _ *testing.T, bundle *testBundle) { bundle.server.Stop() },
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				ctx := t.Context()
+				bundle := setup(ctx, t)
+				cause(ctx, t, bundle)
+				// The client may notice a stopped server only after the first send.
+				require.Eventually(t, func() bool {
+					return publish(ctx, bundle.publisher, event("p-1", 1))[0].Class == outbox.ClassInfrastructure
+				}, 10*time.Second, 10*time.Millisecond)
+			})
+		}
+	})
+
+	t.Run("CallsSilenceAmbiguousAndSendsNothingMoreOfTheKey", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		proxy := startMutingProxy(t, strings.TrimPrefix(bundle.server.URL(), "nats://"))
+		publisher := connect(t, "nats://"+proxy.addr)
+		require.Equal(t, outbox.ClassAcknowledged, publish(ctx, publisher, event("p-1", 1))[0].Class)
+
+		proxy.mute()
+		outcomes := publish(ctx, publisher, event("p-2", 1), event("p-2", 2))
+		require.Equal(t, outbox.ClassAmbiguous, outcomes[0].Class)
+		require.Equal(t, outbox.ClassNotSent, outcomes[1].Class)
+		// It did arrive: that is what ambiguous means.
+		require.Len(t, bundle.messages(ctx, t), 2)
+	})
+
+	t.Run("ReportsAnAcknowledgementThatCameBeforeTheEnd", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancel(t.Context())
+		bundle := setup(ctx, t)
+		require.Equal(t, outbox.ClassAcknowledged, publish(ctx, bundle.publisher, event("p-1", 1))[0].Class)
+		cancel()
+		outcomes := bundle.publisher.Publish(ctx, []outbox.Event{event("p-1", 2)})
+		require.Equal(t, outbox.ClassNotSent, outcomes[0].Class)
+		require.Len(t, bundle.messages(t.Context(), t), 1)
+	})
+}
+
+// messages reads the whole stream, from its first sequence.
+func (bundle *testBundle) messages(ctx context.Context, t *testing.T) []jetstream.Msg {
+	t.Helper()
+	stream, err := bundle.js.Stream(ctx, "TRUEGREEN_WALLET")
+	require.NoError(t, err)
+	if stream.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
+	require.NoError(t, err)
+	batch, err := consumer.Fetch(int(stream.CachedInfo().State.Msgs))
+	require.NoError(t, err)
+	var messages []jetstream.Msg
+	for message := range batch.Messages() {
+		messages = append(messages, message)
+	}
+	require.NoError(t, batch.Error())
+	return messages
+}
+
+// mutingProxy forwards both ways until it is muted; then only towards the server.
+type mutingProxy struct {
+	addr  string
+	muted chan struct{}
+}
+
+func startMutingProxy(t *testing.T, target string) *mutingProxy {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	proxy := &mutingProxy{addr: listener.Addr().String(), muted: make(chan struct{})}
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", target) //nolint:noctx // ends with the listener's connections
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(server, client); _ = server.Close() }()
+			go func() { _, _ = io.Copy(mutable{client, proxy.muted}, server); _ = client.Close() }()
+		}
+	}()
+	return proxy
+}
+
+func (proxy *mutingProxy) mute() { close(proxy.muted) }
+
+// mutable drops what is written to it once muted is closed.
+type mutable struct {
+	io.Writer
+	muted <-chan struct{}
+}
+
+func (writer mutable) Write(data []byte) (int, error) {
+	select {
+	case <-writer.muted:
+		return len(data), nil
+	default:
+		return writer.Writer.Write(data)
+	}
+}
