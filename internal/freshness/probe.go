@@ -1,0 +1,249 @@
+package freshness
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/migrations"
+)
+
+// prober asks the database, on one connection of its own. Used by one goroutine
+// at a time.
+type prober struct {
+	begunAt    time.Time // this worker's start by the database's clock
+	config     MonitorConfig
+	conn       *pgx.Conn
+	connConfig *pgx.ConnConfig
+	pausedBy   map[string]string // loop → who, as last read
+	queues     []string
+	retiredAt  time.Time // by the monotonic clock
+}
+
+// probeResult is what one probe found.
+type probeResult struct {
+	at          time.Time // when it ended
+	clockSkew   time.Duration
+	err         error // no answer at all
+	loops       []LoopStatus
+	own         []OwnProgress
+	pinned      bool // read-only, where a new connection is not
+	readOnly    bool
+	schema      SchemaEvidence
+	slow        bool
+	snapshotErr error // an answer, but the loops could not be read
+}
+
+// newProber returns a prober that has not connected yet.
+func newProber(config MonitorConfig, queues []string) (*prober, error) {
+	connConfig, err := pgx.ParseConfig(config.DatabaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("read database URL: %w", err)
+	}
+	connConfig.RuntimeParams["application_name"] = "truegreen monitor " + config.WorkerID
+	connConfig.RuntimeParams["jit"] = "off"
+	connConfig.RuntimeParams["statement_timeout"] = fmt.Sprint(config.StatementTimeout.Milliseconds())
+	return &prober{config: config, connConfig: connConfig, queues: queues}, nil
+}
+
+// probe asks whether the server takes writes, whether its schema fits, and how
+// the loops are. It takes no longer than ProbeTimeout.
+func (prober *prober) probe(ctx context.Context) probeResult {
+	ctx, cancel := context.WithTimeout(ctx, prober.config.ProbeTimeout)
+	defer cancel()
+	startedAt := time.Now()
+	var result probeResult
+
+	if err := prober.ask(ctx, &result); err != nil {
+		prober.disconnect()
+		result.err = err
+	}
+	result.at = time.Now()
+	result.slow = result.at.Sub(startedAt) > prober.config.StatementTimeout/2
+	return result
+}
+
+func (prober *prober) ask(ctx context.Context, result *probeResult) error {
+	if prober.conn == nil || prober.conn.IsClosed() {
+		conn, err := pgx.ConnectConfig(ctx, prober.connConfig.Copy())
+		if err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		prober.conn = conn
+	}
+	askedAt := time.Now()
+	now, readOnly, err := askServer(ctx, prober.conn)
+	if err != nil {
+		return err
+	}
+	result.readOnly = readOnly
+	result.clockSkew = askedAt.Add(time.Since(askedAt) / 2).Round(0).Sub(now)
+
+	result.snapshotErr = prober.snapshot(ctx, result)
+	if readOnly {
+		result.pinned = prober.newConnectionWrites(ctx)
+	}
+	return nil
+}
+
+// askServer returns the server's clock, and whether it takes no writes.
+func askServer(ctx context.Context, conn *pgx.Conn) (now time.Time, readOnly bool, err error) {
+	err = conn.QueryRow(ctx, `
+		SELECT clock_timestamp(), pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
+	`).Scan(&now, &readOnly)
+	if err != nil {
+		return now, false, fmt.Errorf("ask whether the server takes writes: %w", err)
+	}
+	return now, readOnly, nil
+}
+
+// newConnectionWrites says whether a connection made now leads to a server that
+// takes writes.
+func (prober *prober) newConnectionWrites(ctx context.Context) bool {
+	conn, err := pgx.ConnectConfig(ctx, prober.connConfig.Copy())
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	_, readOnly, err := askServer(ctx, conn)
+	return err == nil && !readOnly
+}
+
+// snapshot reads the schema's version and, where it fits, the loops.
+func (prober *prober) snapshot(ctx context.Context, result *probeResult) error {
+	schema, err := prober.readSchema(ctx)
+	if err != nil {
+		return err
+	}
+	result.schema = schema
+	if _, wrong := schema.reason(); wrong {
+		return nil
+	}
+
+	if prober.begunAt.IsZero() && !result.readOnly {
+		prober.begunAt, err = queries.WorkerHeartbeatBegin(ctx, prober.conn, &dbsqlc.WorkerHeartbeatBeginParams{
+			Queues:   prober.queues,
+			Version:  prober.config.Version,
+			WorkerID: prober.config.WorkerID,
+		})
+		if err != nil {
+			return fmt.Errorf("store first heartbeat: %w", err)
+		}
+	}
+	loops, err := ReadLoops(ctx, prober.conn)
+	if err != nil {
+		return err
+	}
+	own, err := prober.readOwn(ctx)
+	if err != nil {
+		return err
+	}
+	if !result.readOnly {
+		if err := prober.rebase(ctx, loops); err != nil {
+			return err
+		}
+	}
+	result.loops, result.own = loops, own
+	return nil
+}
+
+func (prober *prober) readSchema(ctx context.Context) (SchemaEvidence, error) {
+	schema, err := migrations.ReadSchema(ctx, prober.conn)
+	if err != nil {
+		return SchemaEvidence{}, fmt.Errorf("look at the schema: %w", err)
+	}
+	return SchemaEvidence{Has: schema.Has, Known: true, MinBinary: schema.MinBinary, Needs: prober.config.SchemaVersion}, nil
+}
+
+func (prober *prober) readOwn(ctx context.Context) ([]OwnProgress, error) {
+	if prober.begunAt.IsZero() {
+		return nil, nil
+	}
+	rows, err := queries.LoopProgressListOwn(ctx, prober.conn, &dbsqlc.LoopProgressListOwnParams{
+		Since:    prober.begunAt,
+		WorkerID: prober.config.WorkerID,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read own progress: %w", err)
+	}
+	own := make([]OwnProgress, len(rows))
+	for i, row := range rows {
+		own[i] = OwnProgress{
+			ConsecutiveFailures: int(row.ConsecutiveFailures),
+			HasSucceeded:        row.HasSucceeded,
+			LastError:           row.LastError,
+			Loop:                row.Loop,
+			SuccessAge:          row.SuccessAge,
+		}
+	}
+	return own, nil
+}
+
+// rebase moves the baseline of each loop whose pause was made and ended in River
+// alone, as [Resume] does for ours.
+func (prober *prober) rebase(ctx context.Context, loops []LoopStatus) error {
+	pausedBy := make(map[string]string)
+	for _, loop := range loops {
+		if loop.Paused {
+			pausedBy[loop.Loop] = value(loop.PausedBy)
+			continue
+		}
+		if prober.pausedBy[loop.Loop] != pausedByUnknown {
+			continue
+		}
+		if _, err := queries.LoopContractRebase(ctx, prober.conn, &dbsqlc.LoopContractRebaseParams{Loop: loop.Loop}); err != nil {
+			return fmt.Errorf("move baseline of %s after its pause: %w", loop.Loop, err)
+		}
+	}
+	prober.pausedBy = pausedBy
+	return nil
+}
+
+// beat stores this process's heartbeat and, once a minute, forgets workers that
+// are gone. Without a connection, or before the first probe, it does nothing.
+func (prober *prober) beat(ctx context.Context, ready bool, reasons []string) error {
+	if prober.conn == nil || prober.conn.IsClosed() || prober.begunAt.IsZero() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, prober.config.StatementTimeout)
+	defer cancel()
+	err := queries.WorkerHeartbeatBeat(ctx, prober.conn, &dbsqlc.WorkerHeartbeatBeatParams{
+		Queues:    prober.queues,
+		Ready:     ready,
+		Reasons:   reasons,
+		StartedAt: prober.begunAt,
+		Version:   prober.config.Version,
+		WorkerID:  prober.config.WorkerID,
+	})
+	if err != nil {
+		return fmt.Errorf("store heartbeat: %w", err)
+	}
+
+	if time.Since(prober.retiredAt) < retireInterval {
+		return nil
+	}
+	if _, err := queries.WorkerHeartbeatRetire(ctx, prober.conn, &dbsqlc.WorkerHeartbeatRetireParams{
+		RetireAfter: prober.config.RetireAfter,
+	}); err != nil {
+		return fmt.Errorf("forget workers that are gone: %w", err)
+	}
+	prober.retiredAt = time.Now()
+	return nil
+}
+
+// disconnect gives the connection up without waiting for the server.
+func (prober *prober) disconnect() {
+	if prober.conn == nil {
+		return
+	}
+	conn := prober.conn
+	prober.conn = nil
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), prober.config.StatementTimeout)
+		defer cancel()
+		_ = conn.Close(ctx)
+	}()
+}
