@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// Level is how everything stands, in one word.
+type Level string
+
+// The levels.
+const (
+	LevelGood     Level = "good"
+	LevelDegraded Level = "degraded" // it works, and something wants attention
+	LevelBad      Level = "bad"      // something stands still
+)
+
+// StatusReport is how everything stands, worst news first wherever order is
+// free.
+type StatusReport struct {
+	Level   Level          `json:"level"`
+	Loops   []LoopStatus   `json:"loops"`
+	Reasons []string       `json:"reasons"` // why Level is not good, one sentence each
+	Streams []StreamStatus `json:"streams"`
+	Workers []WorkerStatus `json:"workers"`
+}
+
+// LoopStatus is one loop. Ages are nil where there is nothing to count from.
+type LoopStatus struct {
+	ConsecutiveFailures int            `json:"consecutive_failures"`
+	GatesReadiness      bool           `json:"gates_readiness"`
+	LastError           string         `json:"last_error"` // empty for none
+	Name                string         `json:"name"`
+	OldestDueAge        *time.Duration `json:"-"`
+	PauseReason         string         `json:"pause_reason"` // empty while not paused
+	PausedBy            string         `json:"paused_by"`    // empty while not paused
+	RedAfter            time.Duration  `json:"-"`
+	SuccessAge          *time.Duration `json:"-"`
+	Verdict             string         `json:"verdict"`
+}
+
+// StreamStatus counts a stream's events by state.
+type StreamStatus struct {
+	Blocked          int64          `json:"blocked"`
+	Delayed          int64          `json:"delayed"`
+	LastPublishedAge *time.Duration `json:"-"`
+	Name             string         `json:"name"`
+	OldestDueAge     *time.Duration `json:"-"`
+	Parked           int64          `json:"parked"`
+	Pending          int64          `json:"pending"`
+	Published        int64          `json:"published"`
+}
+
+// WorkerStatus is one process that was seen lately.
+type WorkerStatus struct {
+	ID      string        `json:"id"`
+	Queues  []string      `json:"queues"`
+	Ready   bool          `json:"ready"`
+	Reasons []string      `json:"reasons"` // why it is not ready
+	SeenAge time.Duration `json:"-"`
+	Version string        `json:"version"`
+}
+
+// MarshalJSON adds the ages, in whole milliseconds, null for none.
+func (loop LoopStatus) MarshalJSON() ([]byte, error) {
+	type plain LoopStatus
+	return json.Marshal(struct {
+		plain
+		OldestDueAgeMS *int64 `json:"oldest_due_age_ms"`
+		RedAfterMS     int64  `json:"red_after_ms"`
+		SuccessAgeMS   *int64 `json:"success_age_ms"`
+	}{plain(loop), milliseconds(loop.OldestDueAge), loop.RedAfter.Milliseconds(), milliseconds(loop.SuccessAge)})
+}
+
+// MarshalJSON adds the ages, in whole milliseconds, null for none.
+func (stream StreamStatus) MarshalJSON() ([]byte, error) {
+	type plain StreamStatus
+	return json.Marshal(struct {
+		plain
+		LastPublishedAgeMS *int64 `json:"last_published_age_ms"`
+		OldestDueAgeMS     *int64 `json:"oldest_due_age_ms"`
+	}{plain(stream), milliseconds(stream.LastPublishedAge), milliseconds(stream.OldestDueAge)})
+}
+
+// MarshalJSON adds the age, in whole milliseconds.
+func (worker WorkerStatus) MarshalJSON() ([]byte, error) {
+	type plain WorkerStatus
+	return json.Marshal(struct {
+		plain
+		SeenAgeMS int64 `json:"seen_age_ms"`
+	}{plain(worker), worker.SeenAge.Milliseconds()})
+}
+
+func milliseconds(duration *time.Duration) *int64 {
+	if duration == nil {
+		return nil
+	}
+	whole := duration.Milliseconds()
+	return &whole
+}
+
+func (p *program) statusCommand() *cobra.Command {
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "status [flags]",
+		Short: "Prints how everything stands: exit code 0 good, 1 degraded, 2 bad",
+		Long: `Prints the loops, the streams of the outbox and the workers, as the database has
+them. Exit code 0: good. 1: degraded, it works and something wants attention.
+2: bad, something stands still, or the database could not be asked.`,
+		Args: cobra.NoArgs,
+	}
+	jsonFlag(command, &asJSON)
+	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, _ []string) error {
+		report, err := p.Actions.Status(ctx)
+		if err != nil {
+			return &failure{code: ExitBad, err: err}
+		}
+		if asJSON {
+			err = p.printJSON(report.withoutNil())
+		} else {
+			err = p.printf("%s", report.text())
+		}
+		if err != nil {
+			return err
+		}
+		switch report.Level {
+		case LevelGood:
+			return nil
+		case LevelDegraded:
+			return exit(ExitDegraded)
+		case LevelBad:
+			return exit(ExitBad)
+		default:
+			return &failure{code: ExitBad, err: fmt.Errorf("unknown level %q", report.Level)}
+		}
+	})
+}
+
+// withoutNil makes empty lists [] rather than null.
+func (report StatusReport) withoutNil() StatusReport {
+	report.Loops = append([]LoopStatus{}, report.Loops...)
+	report.Reasons = append([]string{}, report.Reasons...)
+	report.Streams = append([]StreamStatus{}, report.Streams...)
+	report.Workers = append([]WorkerStatus{}, report.Workers...)
+	for i, worker := range report.Workers {
+		report.Workers[i].Queues = append([]string{}, worker.Queues...)
+		report.Workers[i].Reasons = append([]string{}, worker.Reasons...)
+	}
+	return report
+}
+
+// Bounds of what is printed of long texts, so that a table fits the screen of
+// somebody who was just woken. JSON has them whole.
+const (
+	noteLength   = 72
+	reasonLength = 200
+)
+
+func (report StatusReport) text() string {
+	var text strings.Builder
+	text.WriteString(string(report.Level) + "\n")
+	for _, reason := range report.Reasons {
+		text.WriteString("  " + shorten(reason, reasonLength) + "\n")
+	}
+
+	rows := [][]string{{"LOOP", "VERDICT", "LAST SUCCESS", "RED AFTER", "OLDEST DUE", "FAILURES", "LAST ERROR"}}
+	for _, loop := range report.Loops {
+		note := loop.LastError
+		if loop.PausedBy != "" {
+			note = fmt.Sprintf("paused by %s: %s", loop.PausedBy, loop.PauseReason)
+		}
+		rows = append(rows, []string{
+			loop.Name, loop.Verdict, ageOr(loop.SuccessAge, "never", " ago"), age(loop.RedAfter),
+			ageOr(loop.OldestDueAge, "-", ""), strconv.Itoa(loop.ConsecutiveFailures), orDash(shorten(note, noteLength)),
+		})
+	}
+	text.WriteString("\n" + orNone(rows, "no loop is registered: no worker ever started on this database\n"))
+
+	rows = [][]string{{"STREAM", "PENDING", "DELAYED", "BLOCKED", "PARKED", "PUBLISHED", "OLDEST DUE", "LAST ACKNOWLEDGED"}}
+	for _, stream := range report.Streams {
+		row := []string{stream.Name}
+		for _, count := range []int64{stream.Pending, stream.Delayed, stream.Blocked, stream.Parked, stream.Published} {
+			row = append(row, strconv.FormatInt(count, 10))
+		}
+		rows = append(rows, append(row, ageOr(stream.OldestDueAge, "-", ""), ageOr(stream.LastPublishedAge, "never", " ago")))
+	}
+	text.WriteString("\n" + orNone(rows, "no streams\n"))
+
+	rows = [][]string{{"WORKER", "READY", "SEEN", "QUEUES", "REASONS"}}
+	for _, worker := range report.Workers {
+		ready := "no"
+		if worker.Ready {
+			ready = "yes"
+		}
+		rows = append(rows, []string{
+			worker.ID, ready, age(worker.SeenAge) + " ago", orDash(shorten(strings.Join(worker.Queues, ","), noteLength)),
+			orDash(shorten(strings.Join(worker.Reasons, "; "), noteLength)),
+		})
+	}
+	text.WriteString("\n" + orNone(rows, "no worker was seen lately\n"))
+	return text.String()
+}
+
+// orNone is the table of rows, or none when there is only the header.
+func orNone(rows [][]string, none string) string {
+	if len(rows) == 1 {
+		return none
+	}
+	return table(rows)
+}
