@@ -1,0 +1,127 @@
+package bench_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/pgtx"
+)
+
+const (
+	numConnections = 32
+	numWallets     = 10_000
+	roundTime      = 4 * time.Second
+)
+
+// move is what every variant of a wallet transaction does first.
+const move = `UPDATE bench_wallet SET balance = balance + 1, version = version + 1 WHERE id = $1 RETURNING version`
+
+// variant is one way to store the event of a wallet transaction.
+type variant struct {
+	name  string
+	store func(ctx context.Context, tx pgx.Tx, key string, version int64) error
+}
+
+// BenchmarkAppend measures wallet transactions at 32 connections, without an
+// event, with a plain row of the outbox, and with outbox_append, while a worker
+// publishes what is appended. The variants take turns.
+func BenchmarkAppend(b *testing.B) {
+	body := string(payload())
+	variants := []variant{
+		{"alone", func(context.Context, pgx.Tx, string, int64) error { return nil }},
+		{"plain", func(ctx context.Context, tx pgx.Tx, key string, version int64) error {
+			// Parked, so that nothing is published and nothing need be.
+			_, err := tx.Exec(ctx, `
+				INSERT INTO outbox_event (key, key_seq, parked_at, park_reason, payload, shard, stream, type)
+				VALUES ($1, $2, now(), 'bench', $3, 1, 'wallet', 'wallet.staked.v1')`, "plain-"+key, version, body)
+			return err
+		}},
+		{"append", func(ctx context.Context, tx pgx.Tx, key string, version int64) error {
+			_, err := tx.Exec(ctx, `SELECT outbox_append('wallet', $1, 'wallet.staked.v1', $2::jsonb, key_seq => $3)`, key, body, version)
+			return err
+		}},
+	}
+	for _, left := range []time.Duration{0, 5 * time.Millisecond} {
+		b.Run(fmt.Sprintf("left=%s", left), func(b *testing.B) {
+			const rounds = 3
+			ctx := b.Context()
+			s := setup(ctx, b)
+			pool := openPool(ctx, b, s.pool.Config().ConnString(), numConnections)
+			_, err := pool.Exec(ctx, `CREATE TABLE bench_wallet (id bigint PRIMARY KEY, balance bigint NOT NULL DEFAULT 0, version bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50)`)
+			require.NoError(b, err)
+			_, err = pool.Exec(ctx, `INSERT INTO bench_wallet (id) SELECT generate_series(1, $1)`, numWallets)
+			require.NoError(b, err)
+			stop := s.startWorker(ctx, b)
+			defer stop()
+
+			rates := make(map[string][]float64)
+			for b.Loop() {
+				for range rounds {
+					for _, variant := range variants {
+						rates[variant.name] = append(rates[variant.name], transactions(ctx, b, pool, left, variant))
+						s.waitDrained(ctx, b)
+					}
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for name, values := range rates {
+				b.ReportMetric(median(values), name+"_tx/s")
+			}
+			b.ReportMetric(median(rates["append"])/median(rates["plain"]), "append/plain")
+			b.ReportMetric(median(rates["append"])/median(rates["alone"]), "append/alone")
+		})
+	}
+}
+
+// transactions returns how many a second committed, with left of other work in
+// each after the event was stored.
+func transactions(ctx context.Context, b *testing.B, pool *pgxpool.Pool, left time.Duration, variant variant) float64 {
+	b.Helper()
+	var count atomic.Int64
+	var group sync.WaitGroup
+	errs := make(chan error, numConnections)
+	started := time.Now()
+	for range numConnections {
+		group.Go(func() {
+			for time.Since(started) < roundTime {
+				id := 1 + rand.Int64N(numWallets)
+				err := pgtx.Do(ctx, pool, func(tx pgx.Tx) error {
+					var version int64
+					if err := tx.QueryRow(ctx, move, id).Scan(&version); err != nil {
+						return err
+					}
+					if err := variant.store(ctx, tx, fmt.Sprintf("w-%d", id), version); err != nil {
+						return err
+					}
+					if left > 0 {
+						timer := time.NewTimer(left)
+						<-timer.C
+					}
+					return nil
+				})
+				if err != nil {
+					errs <- err
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	elapsed := time.Since(started)
+	select {
+	case err := <-errs:
+		require.NoError(b, err)
+	default:
+	}
+	return float64(count.Load()) / elapsed.Seconds()
+}

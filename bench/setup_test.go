@@ -1,0 +1,127 @@
+package bench_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/dbtest"
+	"truegreen/internal/devstack"
+	"truegreen/internal/freshness"
+	"truegreen/internal/outbox"
+	"truegreen/internal/pgtx"
+	"truegreen/internal/publish/natspublish"
+	"truegreen/workers"
+)
+
+// payload is 500 bytes of JSON, as events are.
+func payload() []byte {
+	return fmt.Appendf(nil, `{"amount":"1000","note":"%s"}`, strings.Repeat("x", 471))
+}
+
+// stack is a durable database and a broker, as one process would have them.
+type stack struct {
+	broker    *devstack.NATS
+	pool      *pgxpool.Pool
+	publisher *natspublish.Publisher
+	relay     *outbox.Relay
+	streams   []outbox.Stream
+}
+
+func setup(ctx context.Context, b *testing.B) *stack {
+	b.Helper()
+	// Not b.TempDir: files of a stopped server may still be under removal.
+	dir, err := os.MkdirTemp("", "truegreen-bench-")
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := &stack{pool: openPool(ctx, b, dbtest.Durable(ctx, b).URL, 40)}
+	s.broker, err = devstack.StartNATS(devstack.NATSConfig{StoreDir: dir})
+	require.NoError(b, err)
+	b.Cleanup(s.broker.Stop)
+	s.publisher, err = natspublish.Connect(slog.New(slog.DiscardHandler), natspublish.Config{AckTimeout: 3 * time.Second, URL: s.broker.URL()})
+	require.NoError(b, err)
+	b.Cleanup(s.publisher.Close)
+	s.streams, err = outbox.Streams(ctx, s.pool)
+	require.NoError(b, err)
+	for _, stream := range s.streams {
+		_, err := s.publisher.Provision(ctx, natspublish.StreamSpec{MaxEventBytes: 512 << 10, MinDuplicates: 11 * time.Second, Stream: stream.Name})
+		require.NoError(b, err)
+	}
+	return s
+}
+
+// openPool sets what the process's own pools have.
+func openPool(ctx context.Context, b *testing.B, url string, maxConns int32) *pgxpool.Pool {
+	b.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	require.NoError(b, err)
+	config.MaxConns = maxConns
+	config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	require.NoError(b, err)
+	b.Cleanup(pool.Close)
+	return pool
+}
+
+// startWorker runs publish jobs and sweeps, as a process does, until the stop
+// that it returns is called.
+func (s *stack) startWorker(ctx context.Context, b *testing.B) (stop func()) {
+	b.Helper()
+	registry, err := freshness.New(freshness.Config{})
+	require.NoError(b, err)
+	require.NoError(b, pgtx.Do(ctx, s.pool, func(tx pgx.Tx) error { return registry.Register(ctx, tx) }))
+	recorder, err := freshness.NewRecorder("bench")
+	require.NoError(b, err)
+	s.relay, err = outbox.NewRelay(s.pool, s.publisher, recorder, outbox.Config{WorkerID: "bench"})
+	require.NoError(b, err)
+	registered, err := workers.Register(workers.Services{Recorder: recorder, Relay: s.relay, Streams: s.streams})
+	require.NoError(b, err)
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	client, err := river.NewClient(riverpgxv5.New(s.pool), &river.Config{
+		FetchCooldown:        time.Millisecond,
+		JobTimeout:           s.relay.PassBudget(),
+		Logger:               logger,
+		Queues:               workers.Queues(s.streams, []string{"outbox_wallet", "outbox_rolling"}),
+		RescueStuckJobsAfter: 90 * time.Second,
+		Workers:              registered,
+	})
+	require.NoError(b, err)
+	require.NoError(b, client.Start(ctx))
+	sweepCtx, stopSweep := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		outbox.NewSweeper(s.pool, logger, outbox.SweeperConfig{}).Run(sweepCtx)
+	}()
+	return func() {
+		stopSweep()
+		<-done
+		require.NoError(b, client.StopAndCancel(context.WithoutCancel(ctx)))
+	}
+}
+
+// waitDrained waits until nothing is undelivered.
+func (s *stack) waitDrained(ctx context.Context, b *testing.B) {
+	b.Helper()
+	require.Eventually(b, func() bool {
+		var open bool
+		err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox_event WHERE published_at IS NULL AND parked_at IS NULL AND discarded_at IS NULL)`).Scan(&open)
+		return err == nil && !open
+	}, 5*time.Minute, 5*time.Millisecond)
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}

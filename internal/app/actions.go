@@ -1,0 +1,309 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"truegreen/internal/activity"
+	"truegreen/internal/cli"
+	"truegreen/internal/devstack/sample"
+	"truegreen/internal/freshness"
+	"truegreen/internal/outbox"
+	"truegreen/internal/pgtx"
+	"truegreen/internal/wallet"
+	"truegreen/migrations"
+)
+
+const (
+	// connectTimeout bounds how long a command waits for a database at its start.
+	connectTimeout = 10 * time.Second
+
+	// healthcheckTimeout bounds how long a process may take to answer: probes
+	// answer from memory.
+	healthcheckTimeout = 5 * time.Second
+
+	// workerSilentAfter is when a process that was ready counts as gone.
+	workerSilentAfter = 30 * time.Second
+
+	// workerShownFor is how long a process that went silent is still listed.
+	workerShownFor = time.Hour
+)
+
+// BrokerProvision creates or updates the broker's streams.
+func (actions *actions) BrokerProvision(ctx context.Context) ([]cli.BrokerStream, error) {
+	pool, err := actions.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close()
+	publisher, err := connectBroker(actions.logger, actions.config, actions.config.BrokerURL.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	defer publisher.Close()
+	provisioned, err := provision(ctx, pool, publisher, actions.config)
+	if err != nil {
+		return nil, err
+	}
+	streams := make([]cli.BrokerStream, 0, len(provisioned))
+	for _, stream := range provisioned {
+		streams = append(streams, cli.BrokerStream{
+			Change:     stream.Change,
+			Durability: stream.Durability,
+			Name:       stream.JetStreamName,
+			Note:       stream.Note,
+			Subjects:   stream.Subjects,
+		})
+	}
+	return streams, nil
+}
+
+// Healthcheck asks a running process.
+func (actions *actions) Healthcheck(ctx context.Context, check string) (cli.Health, error) {
+	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)
+	defer cancel()
+	target, err := url.JoinPath(actions.config.URL, map[string]string{"live": "livez", "ready": "readyz", "startup": "startupz"}[check])
+	if err != nil {
+		return cli.Health{}, fmt.Errorf("ask for health: %w", err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return cli.Health{}, fmt.Errorf("ask for health: %w", err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return cli.Health{}, fmt.Errorf("ask for health: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		return cli.Health{}, fmt.Errorf("read answer of %s: %w", target, err)
+	}
+	return cli.Health{Healthy: response.StatusCode == http.StatusOK, Text: strings.TrimSpace(string(body))}, nil
+}
+
+// Import applies the lines of one source.
+func (actions *actions) Import(ctx context.Context, source cli.ImportSource) (cli.ImportResult, error) {
+	pool, err := actions.open(ctx)
+	if err != nil {
+		return cli.ImportResult{}, err
+	}
+	defer pool.Close()
+	if err := checkSchema(ctx, pool); err != nil {
+		return cli.ImportResult{}, err
+	}
+	result, err := activity.New(wallet.New()).Import(ctx, pool, source.Name, source.Lines, activity.ImportOptions{})
+	return cli.ImportResult{
+		NumApplied:   result.NumApplied,
+		NumLines:     result.NumLines,
+		NumRefused:   result.NumRefused,
+		NumUnchanged: result.NumKnown,
+	}, err
+}
+
+// LoopPause keeps a loop from working.
+func (actions *actions) LoopPause(ctx context.Context, change cli.LoopChange) error {
+	return actions.decide(ctx, change, freshness.Pause)
+}
+
+// LoopResume ends the pause of a loop.
+func (actions *actions) LoopResume(ctx context.Context, change cli.LoopChange) error {
+	return actions.decide(ctx, change, freshness.Resume)
+}
+
+func (actions *actions) decide(
+	ctx context.Context, change cli.LoopChange,
+	decide func(context.Context, pgx.Tx, freshness.QueueControl, freshness.Decision) error,
+) error {
+	pool, err := actions.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	// A client without queues or workers inserts and controls only.
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: actions.logger})
+	if err != nil {
+		return fmt.Errorf("make queue client: %w", err)
+	}
+	return pgtx.Do(ctx, pool, func(tx pgx.Tx) error {
+		return decide(ctx, tx, client, freshness.Decision{By: change.As, Loop: change.Loop, Reason: change.Reason})
+	})
+}
+
+// MigrateDown undoes the newest migration.
+func (actions *actions) MigrateDown(ctx context.Context) (string, error) {
+	return migrations.Down(ctx, actions.config.DatabaseURL.Reveal())
+}
+
+// MigrateStatus lists the migrations.
+func (actions *actions) MigrateStatus(ctx context.Context) ([]migrations.Status, error) {
+	return migrations.List(ctx, actions.config.DatabaseURL.Reveal())
+}
+
+// MigrateUp applies what is missing.
+func (actions *actions) MigrateUp(ctx context.Context) ([]string, error) {
+	return migrations.Up(ctx, actions.config.DatabaseURL.Reveal())
+}
+
+// Sample writes sample activity to out. It ends with yesterday (UTC), so that the
+// same flags write the same bytes all day.
+func (actions *actions) Sample(ctx context.Context, out io.Writer, options cli.SampleOptions) error {
+	_, err := sample.Write(ctx, out, sample.Config{
+		Days:    options.Days,
+		End:     time.Now().UTC().Truncate(24 * time.Hour),
+		Players: options.Players,
+		Seed:    options.Seed,
+	})
+	return err
+}
+
+// Status reports how everything stands.
+func (actions *actions) Status(ctx context.Context) (cli.StatusReport, error) {
+	pool, err := actions.open(ctx)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	defer pool.Close()
+	if err := checkSchema(ctx, pool); err != nil {
+		return cli.StatusReport{}, err
+	}
+	loops, err := freshness.ReadLoops(ctx, pool)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	streams, err := outbox.ReadStatus(ctx, pool)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	workers, err := freshness.ReadWorkers(ctx, pool)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	return statusReport(loops, streams, workers), nil
+}
+
+// Worker works until ctx is done.
+func (actions *actions) Worker(ctx context.Context) error {
+	return runWorker(ctx, actions.logger, actions.config, workerOptions{
+		brokerURL:   actions.config.BrokerURL.Reveal(),
+		databaseURL: actions.config.DatabaseURL.Reveal(),
+		version:     actions.host.Version,
+	})
+}
+
+// open connects to the database, or says why it cannot.
+func (actions *actions) open(ctx context.Context) (*pgxpool.Pool, error) {
+	return openPool(ctx, actions.config.DatabaseURL.Reveal(), 0, "truegreen")
+}
+
+// openPool connects to a database and makes sure that it answers. maxConns is the
+// pool's bound, 0 for the URL's own.
+func openPool(ctx context.Context, databaseURL string, maxConns int32, name string) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, errors.New("read DATABASE_URL: it cannot be parsed; it looks like postgres://user:password@host:5432/database")
+	}
+	if maxConns > 0 {
+		config.MaxConns = maxConns
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = name
+	}
+	// A plan that is kept from when a table was empty joins a thousand rows by a
+	// thousand scans once it is full. Our statements do much work each, so that
+	// planning each anew costs next to nothing.
+	if config.ConnConfig.RuntimeParams["plan_cache_mode"] == "" {
+		config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
+	}
+	// Compiling a plan that runs for milliseconds takes longer than it saves.
+	if config.ConnConfig.RuntimeParams["jit"] == "" {
+		config.ConnConfig.RuntimeParams["jit"] = "off"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("reach the database of DATABASE_URL: %w", err)
+	}
+	return pool, nil
+}
+
+// statusReport turns what was read into what is shown.
+func statusReport(loops []freshness.LoopStatus, streams []outbox.StreamStatus, workers []freshness.WorkerStatus) cli.StatusReport {
+	report := cli.StatusReport{Level: cli.LevelGood}
+	raise := func(level cli.Level, format string, args ...any) {
+		if report.Level != cli.LevelBad {
+			report.Level = level
+		}
+		report.Reasons = append(report.Reasons, fmt.Sprintf(format, args...))
+	}
+	if len(loops) == 0 {
+		raise(cli.LevelBad, "no loop is registered: no worker has ever run on this database")
+	}
+	for _, loop := range loops {
+		report.Loops = append(report.Loops, cli.LoopStatus{
+			ConsecutiveFailures: loop.ConsecutiveFailures,
+			GatesReadiness:      loop.Required,
+			LastError:           deref(loop.LastError),
+			Name:                loop.Loop,
+			OldestDueAge:        loop.OldestDueAge,
+			PauseReason:         deref(loop.PauseReason),
+			PausedBy:            deref(loop.PausedBy),
+			RedAfter:            loop.RedAfter,
+			SuccessAge:          loop.SuccessAge,
+			Verdict:             string(loop.Verdict),
+		})
+		switch {
+		case loop.Verdict.Red() && loop.Required:
+			raise(cli.LevelBad, "loop %s is %s", loop.Loop, loop.Verdict)
+		case loop.Verdict.Red() || slices.Contains([]freshness.Verdict{freshness.VerdictBehind, freshness.VerdictDegraded, freshness.VerdictLate, freshness.VerdictPaused}, loop.Verdict):
+			raise(cli.LevelDegraded, "loop %s is %s", loop.Loop, loop.Verdict)
+		}
+	}
+	for _, stream := range streams {
+		report.Streams = append(report.Streams, cli.StreamStatus(stream))
+		if stream.Parked > 0 {
+			raise(cli.LevelDegraded, "%d events of stream %s are parked and need a person", stream.Parked, stream.Name)
+		}
+	}
+	numReady := 0
+	for _, worker := range workers {
+		if worker.SeenAge > workerShownFor {
+			continue
+		}
+		ready := worker.ReadyAt != nil && !worker.ReadyAt.Before(worker.SeenAt) && worker.SeenAge < workerSilentAfter
+		if ready {
+			numReady++
+		}
+		report.Workers = append(report.Workers, cli.WorkerStatus{
+			ID: worker.WorkerID, Queues: worker.Queues, Ready: ready, Reasons: worker.Reasons, SeenAge: worker.SeenAge, Version: worker.Version,
+		})
+	}
+	if numReady == 0 {
+		raise(cli.LevelBad, "no worker is ready")
+	}
+	return report
+}
+
+func deref(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}

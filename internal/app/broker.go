@@ -1,0 +1,86 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"truegreen/internal/appconfig"
+	"truegreen/internal/outbox"
+	"truegreen/internal/publish/natspublish"
+)
+
+// maxEventBytes is what every stream should take: room for any sane event, and
+// below the 1 MiB that a NATS server takes by default.
+const maxEventBytes = 512 << 10
+
+// brokerTimeout bounds one look at the broker.
+const brokerTimeout = 5 * time.Second
+
+func connectBroker(logger *slog.Logger, config *appconfig.Config, url string) (*natspublish.Publisher, error) {
+	publisher, err := natspublish.Connect(logger, natspublish.Config{AckTimeout: config.Outbox.AckTimeout, URL: url})
+	if err != nil {
+		return nil, fmt.Errorf("TRUEGREEN_BROKER: %w", err)
+	}
+	return publisher, nil
+}
+
+// streamSpec is what the broker's stream must be like: it must know an event for
+// longer than any retry of an unanswered one may take.
+func streamSpec(config *appconfig.Config, stream outbox.Stream, maxBytes int) natspublish.StreamSpec {
+	return natspublish.StreamSpec{
+		MaxEventBytes: maxBytes,
+		MinDuplicates: config.Outbox.Lease + outbox.Config{}.WithDefaults().MaxRetryDelay,
+		Stream:        stream.Name,
+	}
+}
+
+// provision creates or updates the broker's streams, and stores what they take.
+func provision(ctx context.Context, pool *pgxpool.Pool, publisher *natspublish.Publisher, config *appconfig.Config) ([]natspublish.Provisioned, error) {
+	streams, err := outbox.Streams(ctx, pool)
+	if err != nil {
+		return nil, fmt.Errorf("provision broker: %w", err)
+	}
+	provisioned := make([]natspublish.Provisioned, 0, len(streams))
+	for _, stream := range streams {
+		lookCtx, cancel := context.WithTimeout(ctx, brokerTimeout)
+		result, err := publisher.Provision(lookCtx, streamSpec(config, stream, maxEventBytes))
+		cancel()
+		if err != nil {
+			return nil, fmt.Errorf("provision broker: %w", err)
+		}
+		if err := outbox.Provision(ctx, pool, stream.Name, result.MaxEventBytes); err != nil {
+			return nil, fmt.Errorf("provision broker: %w", err)
+		}
+		provisioned = append(provisioned, result)
+	}
+	return provisioned, nil
+}
+
+// checkBroker refuses a broker that is there and wrong. One that is not there may
+// come back: that is told, and readiness shows what it does to the loops.
+func checkBroker(ctx context.Context, logger *slog.Logger, publisher *natspublish.Publisher, config *appconfig.Config, streams []outbox.Stream) error {
+	var wrong []error
+	for _, stream := range streams {
+		lookCtx, cancel := context.WithTimeout(ctx, brokerTimeout)
+		durability, err := publisher.Check(lookCtx, streamSpec(config, stream, stream.MaxEventBytes))
+		cancel()
+		switch {
+		case errors.Is(err, natspublish.ErrUnreachable):
+			logger.WarnContext(ctx, "broker not reachable, going on without it", slog.Any("error", err))
+			return nil
+		case err != nil:
+			wrong = append(wrong, err)
+		default:
+			logger.InfoContext(ctx, "broker stream checked", slog.String("stream", natspublish.StreamName(stream.Name)), slog.String("durability", durability))
+		}
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("check broker: %w", errors.Join(wrong...))
+	}
+	return nil
+}

@@ -1,0 +1,317 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+
+	"truegreen/internal/api"
+	"truegreen/internal/appconfig"
+	"truegreen/internal/freshness"
+	"truegreen/internal/outbox"
+	"truegreen/internal/pgtx"
+	"truegreen/internal/publish/natspublish"
+	"truegreen/migrations"
+	"truegreen/workers"
+)
+
+const (
+	// rescueAfter is when a job that nobody works any more is given to somebody
+	// else: above every job's timeout.
+	rescueAfter = 90 * time.Second
+
+	// maxRiverID is the longest id that River takes.
+	maxRiverID = 100
+
+	// keep never lets River remove a job: one that failed for good is for a
+	// person to see.
+	keep = -1
+)
+
+// workerOptions are what a process is told besides its settings.
+type workerOptions struct {
+	brokerURL   string
+	databaseURL string
+	onListening func(url string) // may be nil
+	version     string
+}
+
+// worker is one running process: its parts, in the order in which they start.
+type worker struct {
+	config  *appconfig.Config
+	logger  *slog.Logger
+	options workerOptions
+
+	listener  net.Listener
+	pool      *pgxpool.Pool // of the services
+	riverPool *pgxpool.Pool // of River alone: a starved one would lose the leadership first
+	publisher *natspublish.Publisher
+	monitor   *freshness.Monitor
+	process   *freshness.Process
+	river     *river.Client[pgx.Tx]
+	server    *http.Server
+	sweeper   *outbox.Sweeper
+}
+
+// runWorker works until ctx is done, and ends well then: what is in flight is
+// waited for and marked, and the rest is left to others.
+func runWorker(ctx context.Context, logger *slog.Logger, config *appconfig.Config, options workerOptions) error {
+	worker := &worker{config: config, logger: logger, options: options}
+	defer worker.close()
+	if err := worker.assemble(ctx); err != nil {
+		return fmt.Errorf("start worker: %w", err)
+	}
+	return worker.run(ctx)
+}
+
+// assemble makes the parts, in the order in which they can fail.
+func (worker *worker) assemble(ctx context.Context) error {
+	var err error
+	worker.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", worker.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on TRUEGREEN_LISTEN: %w: give another address, or port 0 for a free one", err)
+	}
+	if worker.pool, err = openPool(ctx, worker.options.databaseURL, 16, "truegreen"); err != nil {
+		return err
+	}
+	if err := checkSchema(ctx, worker.pool); err != nil {
+		return err
+	}
+	if worker.riverPool, err = openPool(ctx, worker.options.databaseURL, 12, "truegreen river"); err != nil {
+		return err
+	}
+	streams, err := outbox.Streams(ctx, worker.pool)
+	if err != nil {
+		return err
+	}
+	if worker.publisher, err = connectBroker(worker.logger, worker.config, worker.options.brokerURL); err != nil {
+		return err
+	}
+	if err := checkBroker(ctx, worker.logger, worker.publisher, worker.config, streams); err != nil {
+		return err
+	}
+	return worker.wire(ctx, streams)
+}
+
+// wire makes the services and connects them.
+func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
+	registry, err := freshness.New(freshness.Config{Loops: loops(worker.config)})
+	if err != nil {
+		return err
+	}
+	err = pgtx.Do(ctx, worker.pool, func(tx pgx.Tx) error { return registry.Register(ctx, tx) })
+	if err != nil {
+		return err
+	}
+	recorder, err := freshness.NewRecorder(worker.config.WorkerID)
+	if err != nil {
+		return err
+	}
+	relay, err := outbox.NewRelay(worker.pool, worker.publisher, recorder, outbox.Config{
+		AckTimeout: worker.config.Outbox.AckTimeout,
+		BatchSize:  worker.config.Outbox.Batch,
+		LeaseTTL:   worker.config.Outbox.Lease,
+		PassBudget: worker.config.Outbox.Budget,
+		WorkerID:   worker.config.WorkerID,
+	})
+	if err != nil {
+		return err
+	}
+	registered, err := workers.Register(workers.Services{Recorder: recorder, Relay: relay, Streams: streams})
+	if err != nil {
+		return err
+	}
+	queues := workers.Queues(streams, worker.queueNames(registry))
+	worker.process, err = freshness.NewProcess(freshness.ProcessConfig{Queues: processQueues(queues, worker.config)})
+	if err != nil {
+		return err
+	}
+	worker.river, err = river.NewClient(riverpgxv5.New(worker.riverPool), &river.Config{
+		CancelledJobRetentionPeriod: keep,
+		DiscardedJobRetentionPeriod: keep,
+		FetchCooldown:               time.Millisecond,
+		FetchOnlyKnownKinds:         true,
+		FetchPollInterval:           time.Second,
+		ID:                          worker.config.WorkerID[:min(len(worker.config.WorkerID), maxRiverID)],
+		JobTimeout:                  worker.config.Outbox.Budget,
+		Logger:                      slog.New(quietHandler{worker.logger.Handler()}),
+		Middleware:                  []rivertype.Middleware{workers.NewLogMiddleware(worker.logger)},
+		Plugins:                     []rivertype.Plugin{worker.process},
+		Queues:                      queues,
+		RescueStuckJobsAfter:        rescueAfter,
+		Workers:                     registered,
+	})
+	if err != nil {
+		return fmt.Errorf("make queue client: %w", err)
+	}
+	worker.sweeper = outbox.NewSweeper(worker.pool, worker.logger, outbox.SweeperConfig{
+		Interval:      worker.config.Outbox.Sweep,
+		ProofInterval: worker.config.Outbox.Interval,
+	})
+	return worker.watch()
+}
+
+// watch makes what judges the process, and what shows the judgement.
+func (worker *worker) watch() error {
+	latest, err := migrations.Latest()
+	if err != nil {
+		return err
+	}
+	worker.monitor, err = freshness.NewMonitor(worker.process, freshness.MonitorConfig{
+		DatabaseURL:   worker.options.databaseURL,
+		Logger:        worker.logger,
+		Pools:         map[string]freshness.PoolStat{"river": worker.riverPool, "services": worker.pool},
+		SchemaVersion: latest,
+		Tick:          worker.config.Tick,
+		Version:       worker.options.version,
+		WorkerID:      worker.config.WorkerID,
+	})
+	if err != nil {
+		return err
+	}
+	worker.server = api.NewServer(worker.config.Listen, api.NewProbes(worker.monitor), worker.logger)
+	return nil
+}
+
+// run works until ctx is done. Parts stop in the reverse order of their start:
+// first the promise to be ready, last what the others use.
+func (worker *worker) run(ctx context.Context) error {
+	// Parts outlive ctx until each is told to stop.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+
+	background.Go(func() { worker.monitor.Run(inner) })
+	failed := make(chan error, 1)
+	go func() {
+		if err := worker.server.Serve(worker.listener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("answer by HTTP: %w", err)
+		}
+	}()
+	if err := worker.river.Start(inner); err != nil {
+		return fmt.Errorf("start queue client: %w", err)
+	}
+	worker.process.RiverStarted()
+	sweepCtx, stopSweep := context.WithCancel(inner)
+	defer stopSweep()
+	background.Go(func() { worker.sweeper.Run(sweepCtx) })
+
+	address := "http://" + worker.listener.Addr().String()
+	worker.logger.InfoContext(ctx, "listening", slog.String("url", address), slog.String("worker_id", worker.config.WorkerID), slog.Any("loops", worker.config.Loops))
+	if worker.options.onListening != nil {
+		worker.options.onListening(address)
+	}
+
+	var err error
+	select {
+	case <-ctx.Done():
+		worker.logger.InfoContext(ctx, "stopping", slog.String("worker_id", worker.config.WorkerID))
+	case err = <-failed:
+	}
+	worker.monitor.Drain()
+	stopSweep()
+	stopCtx, cancelStop := context.WithTimeout(inner, stopTimeout)
+	defer cancelStop()
+	// Passes end at their next batch when their contexts do, and give their shards
+	// back; River makes their jobs available again.
+	if stopErr := worker.river.StopAndCancel(stopCtx); stopErr != nil {
+		err = errors.Join(err, fmt.Errorf("stop queue client: %w", stopErr))
+	}
+	_ = worker.server.Shutdown(stopCtx) // probes in flight are short
+	return err
+}
+
+// close lets go of what assemble took.
+func (worker *worker) close() {
+	if worker.publisher != nil {
+		worker.publisher.Close()
+	}
+	for _, pool := range []*pgxpool.Pool{worker.riverPool, worker.pool} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+	if worker.listener != nil {
+		_ = worker.listener.Close() // closed before, if it was served
+	}
+}
+
+// queueNames are the queues of the loops that this process works.
+func (worker *worker) queueNames(registry *freshness.Registry) []string {
+	var names []string
+	for _, loop := range registry.Loops() {
+		if slices.Contains(worker.config.Loops, loop.Name) {
+			names = append(names, loop.Queue)
+		}
+	}
+	return names
+}
+
+// loops are all loops with the thresholds of the settings.
+func loops(config *appconfig.Config) []freshness.Loop {
+	all := freshness.DefaultLoops()
+	for i := range all {
+		all[i] = freshness.Loop{
+			Budget:         config.Outbox.Budget,
+			GatesReadiness: all[i].GatesReadiness,
+			Interval:       config.Outbox.Interval,
+			ItemRedAfter:   config.Outbox.ItemRedAfter,
+			JobKind:        all[i].JobKind,
+			Name:           all[i].Name,
+			Queue:          all[i].Queue,
+			RedAfter:       config.Outbox.RedAfter,
+			Slack:          config.LeaderChange,
+		}
+	}
+	return all
+}
+
+func processQueues(queues map[string]river.QueueConfig, config *appconfig.Config) []freshness.ProcessQueue {
+	var watched []freshness.ProcessQueue
+	for name, queue := range queues {
+		watched = append(watched, freshness.ProcessQueue{MaxWorkers: queue.MaxWorkers, Name: name, Timeout: config.Outbox.Budget})
+	}
+	return watched
+}
+
+// checkSchema refuses a database that this binary cannot work on.
+func checkSchema(ctx context.Context, pool *pgxpool.Pool) error {
+	latest, err := migrations.Latest()
+	if err != nil {
+		return err
+	}
+	schema, err := migrations.ReadSchema(ctx, pool)
+	if err != nil {
+		return err
+	}
+	return schema.Check(latest)
+}
+
+// quietHandler lets River's warnings and errors through: of what jobs do, our
+// own middleware tells.
+type quietHandler struct{ slog.Handler }
+
+func (handler quietHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && handler.Handler.Enabled(ctx, level)
+}
+
+func (handler quietHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quietHandler{handler.Handler.WithAttrs(attrs)}
+}
+
+func (handler quietHandler) WithGroup(name string) slog.Handler {
+	return quietHandler{handler.Handler.WithGroup(name)}
+}
