@@ -79,11 +79,12 @@ func TestSweeper_Sweep(t *testing.T) {
 	t.Run("DoesNotCountAJobThatCannotHelp", func(t *testing.T) {
 		t.Parallel()
 		for name, change := range map[string]string{
-			"retry far away":       `INSERT INTO river_job (args, kind, max_attempts, queue, state, scheduled_at) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'retryable', now() + interval '10 min')`,
-			"another shard's":      `INSERT INTO river_job (args, kind, max_attempts, queue, state, scheduled_at) VALUES ('{"shard": 1}', 'outbox_rolling', 20, 'outbox_rolling', 'retryable', now())`,
-			"leaseholder is dead":  `WITH j AS (INSERT INTO river_job (args, kind, max_attempts, queue, state) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'running')) UPDATE outbox_shard SET lease_owner = 'x', lease_expires_at = now() - interval '1 s' WHERE stream = 'rolling' AND shard = 0`,
-			"was discarded":        `INSERT INTO river_job (args, kind, max_attempts, queue, state, finalized_at) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'discarded', now())`,
-			"own backoff was over": `UPDATE outbox_event SET not_before = now() - interval '1 s'`,
+			"retry far away":        `INSERT INTO river_job (args, kind, max_attempts, queue, state, scheduled_at) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'retryable', now() + interval '10 min')`,
+			"another shard's":       `INSERT INTO river_job (args, kind, max_attempts, queue, state, scheduled_at) VALUES ('{"shard": 1}', 'outbox_rolling', 20, 'outbox_rolling', 'retryable', now())`,
+			"leaseholder is dead":   `WITH j AS (INSERT INTO river_job (args, kind, max_attempts, queue, state) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'running')) UPDATE outbox_shard SET lease_owner = 'x', lease_expires_at = now() - interval '1 s' WHERE stream = 'rolling' AND shard = 0`,
+			"died before it leased": `INSERT INTO river_job (args, kind, max_attempts, queue, state) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'running')`,
+			"was discarded":         `INSERT INTO river_job (args, kind, max_attempts, queue, state, finalized_at) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'discarded', now())`,
+			"own backoff was over":  `UPDATE outbox_event SET not_before = now() - interval '1 s'`,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

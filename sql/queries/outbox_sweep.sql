@@ -56,7 +56,8 @@ WITH candidate AS (
                 AND job.args = jsonb_build_object('shard', shard.shard)
                 AND job.scheduled_at <= clock_timestamp() + interval '1 second'
         ) OR (
-            shard.lease_expires_at > clock_timestamp()
+            -- NULL must not spread: a job that died before it leased is no help either.
+            coalesce(shard.lease_expires_at > clock_timestamp(), false)
             AND EXISTS (
                 SELECT
                 FROM river_job AS job

@@ -74,7 +74,37 @@ func setup(ctx context.Context, t *testing.T) *stack {
 	s.dbURL = s.database.URL
 	_, err = s.run(ctx, t, "", "broker", "provision")
 	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.dump(t)
+		}
+	})
 	return s
+}
+
+// dump shows what a failed test left in the database.
+func (s *stack) dump(t *testing.T) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	for _, query := range []string{
+		`SELECT id, state::text, kind, args, attempt, scheduled_at, attempted_at, attempted_by, metadata FROM river_job WHERE state <> 'completed' ORDER BY id LIMIT 30`,
+		`SELECT * FROM outbox_shard WHERE lease_epoch > 0`,
+		`SELECT stream, state, count(*), max(failures), max(not_before) FROM outbox_events GROUP BY 1, 2`,
+		`SELECT loop, verdict, age, oldest_due_age, consecutive_failures, last_error FROM worker_freshness`,
+		`SELECT clock_timestamp(), pid, state, left(query, 200), wait_event, xact_start FROM pg_stat_activity WHERE datname = current_database()`,
+		`SELECT * FROM river_leader`,
+	} {
+		rows, err := s.database.Pool.Query(ctx, query)
+		if err != nil {
+			t.Logf("dump: %v", err)
+			continue
+		}
+		for rows.Next() {
+			values, err := rows.Values()
+			t.Logf("%v %v", values, err)
+		}
+		rows.Close()
+	}
 }
 
 // restartBroker brings the broker back where it was, with what it had.
