@@ -103,7 +103,7 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     found_stream outbox_stream;
-    new_event_id uuid := gen_random_uuid();
+    new_event_id uuid := outbox_new_event_id();
     new_key_seq bigint := $6;
     new_shard integer;
     refusal text;
@@ -183,7 +183,7 @@ BEGIN
         SELECT u.n::integer AS n, u.key, u.type, u.payload, coalesce(u.header, '{}') AS headers, u.key_seq,
             count(*) OVER (PARTITION BY u.key) AS num_of_key,
             row_number() OVER (PARTITION BY u.key ORDER BY u.n) AS nth_of_key,
-            gen_random_uuid() AS event_id
+            outbox_new_event_id() AS event_id
         FROM unnest($2, $3, $4, $5, $6) WITH ORDINALITY AS u (key, type, payload, header, key_seq, n)
     ), counted AS (
         INSERT INTO outbox_key AS k (stream, key, last_seq)

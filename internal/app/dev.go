@@ -44,7 +44,9 @@ func (actions *actions) Dev(ctx context.Context, options cli.DevOptions) error {
 	postgresDone := make(<-chan struct{})
 	postgresErr := func() error { return nil }
 	if databaseURL == "" {
-		postgres, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{DataDir: dataDir, Notice: notice, Port: options.PostgresPort})
+		postgres, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{
+			DataDir: dataDir, Notice: notice, Port: options.PostgresPort, Settings: devstack.BulkSettings(),
+		})
 		if err != nil {
 			return fmt.Errorf("start database: %w", err)
 		}

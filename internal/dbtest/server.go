@@ -73,7 +73,9 @@ func durable(ctx context.Context, t testing.TB) *server {
 	if os.Getenv(serverVariable) != "" {
 		return shared(ctx, t)
 	}
-	return durableServer.get(ctx, t, map[string]string{"max_connections": "200"})
+	settings := devstack.BulkSettings()
+	settings["max_connections"] = "200"
+	return durableServer.get(ctx, t, settings)
 }
 
 func (l *lazyServer) get(ctx context.Context, t testing.TB, settings map[string]string) *server {

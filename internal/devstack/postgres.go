@@ -50,6 +50,18 @@ type PostgresConfig struct {
 	watchdog bool
 }
 
+// BulkSettings are settings of a server that takes hundreds of thousands of rows
+// in one go, and syncs every commit all the same: Postgres's own defaults are for
+// the smallest machines.
+func BulkSettings() map[string]string {
+	return map[string]string{
+		"checkpoint_timeout": "15min",
+		"max_wal_size":       "4GB",
+		"shared_buffers":     "512MB",
+		"wal_compression":    "on",
+	}
+}
+
 // Postgres is a running private server.
 type Postgres struct {
 	child    *child
