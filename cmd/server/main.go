@@ -7,8 +7,7 @@ import (
 	"os/signal"
 	"os/user"
 	"syscall"
-	// Programmes name time zones; a machine may have no zone files.
-	_ "time/tzdata"
+	_ "time/tzdata" // programmes name time zones; a machine may have no zone files
 
 	"truegreen/internal/app"
 	"truegreen/internal/cli"

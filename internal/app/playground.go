@@ -53,7 +53,7 @@ func (playground *playground) run(ctx context.Context) error {
 	defer pool.Close()
 	if err := playground.fill(ctx, pool); err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // interrupted; the next start goes on
+			return nil // interrupted; the next start goes on
 		}
 		return fmt.Errorf("import sample activity: %w", err)
 	}

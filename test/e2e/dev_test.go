@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,7 +59,7 @@ func TestDev(t *testing.T) {
 		env, err := os.ReadFile(filepath.Join(dir, "env"))
 		require.NoError(t, err)
 		for _, name := range []string{"DATABASE_URL", "NATS_URL", "TRUEGREEN_TOKEN", "TRUEGREEN_URL"} {
-			require.Regexp(t, regexp.MustCompile(`(?m)^export `+name+`='[^']+'$`), string(env))
+			require.Regexp(t, `(?m)^export `+name+`='[^']+'$`, string(env))
 		}
 		pid := postmaster(t, dir)
 		dev.stop(t, syscall.SIGINT)

@@ -96,7 +96,8 @@ func (s *stack) checkDelivery(ctx context.Context, t *testing.T) {
 	for i, message := range s.messages(ctx, t, "TRUEGREEN_WALLET") {
 		headers := message.Headers()
 		eventID := headers.Get("ce-id")
-		require.Equal(t, wanted[eventID], place{headers.Get("ce-subject"), headers.Get("ce-sequence")})
+		got := place{key: headers.Get("ce-subject"), seq: headers.Get("ce-sequence")}
+		require.Equal(t, wanted[eventID], got)
 		require.Equal(t, refs[eventID], fmt.Sprintf("TRUEGREEN_WALLET/%d", i+1))
 		seq, err := strconv.Atoi(headers.Get("ce-sequence"))
 		require.NoError(t, err)
@@ -108,7 +109,8 @@ func (s *stack) checkDelivery(ctx context.Context, t *testing.T) {
 
 	for key, seq := range lastSeq {
 		player, currency, _ := strings.Cut(key, "/")
-		require.Equal(t, seq, s.count(ctx, t, `SELECT version FROM wallet_balances WHERE player = $1 AND currency = $2`, player, currency))
+		version := s.count(ctx, t, `SELECT version FROM wallet_balances WHERE player = $1 AND currency = $2`, player, currency)
+		require.Equal(t, version, seq)
 	}
 	require.Zero(t, s.count(ctx, t, `
 		SELECT count(*) FROM wallet_balances AS wallet

@@ -100,7 +100,11 @@ func loadZone(name string) (*time.Location, error) {
 	if name == "Local" {
 		return nil, errors.New("it depends on the machine")
 	}
-	return time.LoadLocation(name)
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, fmt.Errorf("load time zone: %w", err)
+	}
+	return zone, nil
 }
 
 // span is the time that a sample covers, in the milliseconds since 1970 that

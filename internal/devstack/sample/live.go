@@ -242,8 +242,9 @@ func (live *Live) happen(lines []activity.Line, e event) []activity.Line {
 		}
 		member.Balance -= money.Minor(amount)
 		return append(lines, live.payment(activity.TypeWithdrawal, member, amount, e.at))
+	default:
+		panic("unreachable: only the kinds above are scheduled")
 	}
-	panic("unreachable: only the kinds above are scheduled")
 }
 
 // bet places one and schedules what becomes of it. The balance reaches the
