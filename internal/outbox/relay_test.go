@@ -150,6 +150,9 @@ func TestRelay_Drain(t *testing.T) {
 		bundle := setup(ctx, t)
 		keys := bundle.neighbours(ctx, t, 2)
 		bundle.stage(ctx, t, keys...)
+		for range 20 {
+			bundle.stage(ctx, t, keys[0])
+		}
 		bundle.broker.judge = func(event outbox.Event) outbox.Class {
 			if event.Key == keys[1] {
 				return outbox.ClassRow
@@ -165,6 +168,7 @@ func TestRelay_Drain(t *testing.T) {
 		require.Equal(t, "published", rows[0].State)
 		require.Equal(t, "pending", rows[1].State, "a failure mark of a lost lease must not count")
 		require.Zero(t, rows[1].Failures)
+		require.Len(t, bundle.broker.keys(), 9, "nothing of the next batch may be sent")
 		require.Empty(t, bundle.record.completed)
 	})
 

@@ -62,9 +62,12 @@ func (publisher *Publisher) Provision(ctx context.Context, spec StreamSpec) (Pro
 		})
 	case err == nil:
 		config := mended(stream.CachedInfo().Config, spec)
+		if config.Sealed {
+			return result, fmt.Errorf("provision stream %s: it is sealed, which cannot be undone: remove it or use another broker", result.JetStreamName)
+		}
 		if !reflect.DeepEqual(config, stream.CachedInfo().Config) {
 			result.Change = "updated"
-			stream, err = publisher.update(ctx, config)
+			stream, err = publisher.js.UpdateStream(ctx, config)
 		}
 	}
 	if err != nil {
@@ -94,13 +97,6 @@ func mended(config jetstream.StreamConfig, spec StreamSpec) jetstream.StreamConf
 		config.Duplicates = max(duplicates, 2*spec.MinDuplicates)
 	}
 	return config
-}
-
-func (publisher *Publisher) update(ctx context.Context, config jetstream.StreamConfig) (jetstream.Stream, error) {
-	if config.Sealed {
-		return nil, errors.New("it is sealed, which cannot be undone: remove it or use another broker")
-	}
-	return publisher.js.UpdateStream(ctx, config) //nolint:wrapcheck // wrapped by the only caller
 }
 
 // Check says what is wrong with the stream of spec: nil if it is as it must be,
