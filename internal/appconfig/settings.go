@@ -99,7 +99,7 @@ func connectionSettings() []Setting {
 		{
 			Bound:   "host:port",
 			Default: "127.0.0.1:8080",
-			Doc:     "Where the process answers by HTTP: probes, metrics, console, API. Port 0 takes a free one.",
+			Doc:     "Where the process answers probes by HTTP. Port 0 takes a free one.",
 			Flag:    "listen",
 			Groups:  []string{GroupHTTP},
 			Name:    "TRUEGREEN_LISTEN",
@@ -117,7 +117,7 @@ func connectionSettings() []Setting {
 		},
 		{
 			Bound:  "16 to 256 visible ASCII characters",
-			Doc:    "What a request must carry that changes something. Left out: no request can.",
+			Doc:    "What a request must carry that changes something. There is no such request yet; dev makes a token for those to come.",
 			Flag:   "token",
 			Groups: []string{GroupAPI, GroupHTTP},
 			Name:   "TRUEGREEN_TOKEN",
@@ -191,7 +191,7 @@ func processSettings() []Setting {
 			Doc:     "What a change of the job queue's leader may add to the age of a loop's last success.",
 			Flag:    "leader-change",
 			Name:    "TRUEGREEN_LEADER_CHANGE",
-		}, 0, 10*time.Minute, func(config *Config) *time.Duration { return &config.LeaderChange }),
+		}, time.Second, 10*time.Minute, func(config *Config) *time.Duration { return &config.LeaderChange }),
 	}
 }
 
