@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -114,14 +113,41 @@ func TestService_Apply_concurrently(t *testing.T) {
 			result, err := bundle.service.Submit(ctx, bundle.db.Pool, []activity.Line{resultLine("b-0", 0, 2), betLine("b-2", "p-1", 60, 3)})
 			second <- answer{err, result}
 		}()
-		require.Eventually(t, func() bool {
-			return bundle.count(ctx, t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == 1
-		}, 30*time.Second, 10*time.Millisecond)
+		bundle.waitForLockWaiter(ctx, t)
 		require.NoError(t, first.Commit(ctx))
 		got := <-second
 		require.NoError(t, got.err)
 		require.Equal(t, activity.Result{NumKnown: 1, NumLines: 2, NumRefused: 1}, got.result)
 		bundle.requireBalance(ctx, t, "p-1", 39, 4)
+	})
+
+	t.Run("RunsAgainWhenSomebodyElseAddedTheSame", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		// Nobody can lock a player who is not there yet, so these meet at the key.
+		lines := []activity.Line{playerLine("p-1", 0), depositLine("d-1", "p-1", 100, 1), betLine("b-1", "p-1", 60, 2)}
+		first, err := bundle.db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		defer func() { _ = first.Rollback(context.WithoutCancel(ctx)) }()
+		_, err = bundle.service.Apply(ctx, first, lines)
+		require.NoError(t, err)
+
+		type answer struct {
+			err    error
+			result activity.Result
+		}
+		second := make(chan answer, 1)
+		go func() {
+			result, err := bundle.service.Submit(ctx, bundle.db.Pool, lines)
+			second <- answer{err, result}
+		}()
+		bundle.waitForLockWaiter(ctx, t)
+		require.NoError(t, first.Commit(ctx))
+		got := <-second
+		require.NoError(t, got.err)
+		require.Equal(t, activity.Result{NumKnown: 3, NumLines: 3}, got.result)
+		bundle.requireBalance(ctx, t, "p-1", 40, 2)
 	})
 
 	t.Run("KeepsRatesInOrderWhenAgentsAndPlayersChangeAtOnce", func(t *testing.T) {

@@ -105,6 +105,15 @@ func (b *testBundle) count(ctx context.Context, t *testing.T, query string, args
 	return n
 }
 
+// waitForLockWaiter waits until a connection to the test's database waits for a
+// lock.
+func (b *testBundle) waitForLockWaiter(ctx context.Context, t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return b.count(ctx, t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == 1
+	}, 30*time.Second, 10*time.Millisecond)
+}
+
 func (b *testBundle) requireBalance(ctx context.Context, t *testing.T, player string, balance, version int64) {
 	t.Helper()
 	var gotBalance, gotVersion int64

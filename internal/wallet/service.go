@@ -29,6 +29,9 @@ type Owners struct {
 //
 // What the pipeline reads behind the lock is what the transaction left that held
 // it before.
+//
+// For the rest of the transaction the planner prefers indexes and keeps its
+// plans, which suits lookups by key and nothing else.
 func (service *Service) Lock(ctx context.Context, pipeline *pgtx.Pipeline, owners Owners) (*Book, error) {
 	if err := service.queries.WalletPlanLookups(ctx, pipeline.Step("set up planner", pgtx.AnyRows)); err != nil {
 		return nil, fmt.Errorf("lock wallets: %w", err)
