@@ -44,6 +44,7 @@ type drain struct {
 	pass     Pass
 	relay    *Relay
 	result   DrainResult
+	rewind   bool // an event of this pass did not go: nothing may pass it by
 	started  time.Time
 }
 
@@ -55,6 +56,9 @@ func (drain *drain) run(ctx context.Context) error {
 	for {
 		if len(events) == 0 {
 			events, err = drain.lookAgain(ctx)
+			if err != nil && ctx.Err() != nil {
+				return drain.interrupt(ctx)
+			}
 			if err != nil {
 				return err
 			}
@@ -79,6 +83,11 @@ func (drain *drain) run(ctx context.Context) error {
 
 // claim reads the next due events, oldest first.
 func (drain *drain) claim(ctx context.Context, db dbsqlc.DBTX) ([]Event, error) {
+	// Once an event did not go, its key's later ones must not be claimed without it:
+	// it lies below what was seen, and its own delay may be over within the pass.
+	if drain.rewind {
+		drain.afterID = 0
+	}
 	rows, err := queries.OutboxEventClaim(ctx, db, &dbsqlc.OutboxEventClaimParams{
 		AfterID:         drain.afterID,
 		MaxEvents:       int32(drain.relay.config.BatchSize),
@@ -122,6 +131,9 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 		return nil, fmt.Errorf("publish: the broker's adapter returned %d outcomes for %d events", len(outcomes), len(events))
 	}
 	settled := drain.settle(events, outcomes)
+	if len(settled.acknowledged.Ids) < len(events) {
+		drain.rewind = true
+	}
 
 	// What the broker acknowledged is stored even if the pass is to stop now.
 	markCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -231,6 +232,41 @@ func TestRelay_Drain(t *testing.T) {
 		_, err = bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
 		require.NoError(t, err)
 		require.Equal(t, []string{keys[1] + "#1", keys[0] + "#1"}, bundle.broker.keys())
+	})
+
+	t.Run("LetsNoLaterEventOfAKeyPassOneWhoseDelayEndsWithinThePass", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		keys := bundle.neighbours(ctx, t, 2)
+		for _, of := range []struct {
+			key string
+			num int
+		}{{keys[0], 10}, {keys[1], 15}, {keys[0], 5}} {
+			for range of.num {
+				bundle.stage(ctx, t, of.key)
+			}
+		}
+		batch := 0
+		bundle.broker.judge = func(outbox.Event) outbox.Class { return outbox.ClassRow }
+		bundle.broker.hook = func() {
+			if batch++; batch == 2 {
+				bundle.broker.judge = nil
+				bundle.exec(ctx, t, `UPDATE outbox_event SET not_before = now() - interval '1 s' WHERE not_before IS NOT NULL`)
+			}
+		}
+		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
+		require.ErrorContains(t, err, "1 events not delivered")
+		var want, got []string
+		for seq := range 15 {
+			want = append(want, fmt.Sprintf("%s#%d", keys[0], seq+1))
+		}
+		for _, sent := range bundle.broker.keys() {
+			if strings.HasPrefix(sent, keys[0]+"#") {
+				got = append(got, sent)
+			}
+		}
+		require.Equal(t, want, got)
 	})
 
 	t.Run("ClaimsNoSuccessForAnIdleShardOfAStreamWithWorkElsewhere", func(t *testing.T) {

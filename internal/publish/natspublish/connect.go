@@ -45,6 +45,8 @@ func Connect(logger *slog.Logger, config Config) (*Publisher, error) {
 		nats.Name("truegreen"),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
+		// Credentials may be mended while we wait, as anything else.
+		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(250*time.Millisecond),
 		// What is buffered while disconnected may be sent after we gave up on it.
 		nats.ReconnectBufSize(-1),
