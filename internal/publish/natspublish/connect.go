@@ -58,10 +58,10 @@ func Connect(logger *slog.Logger, config Config) (*Publisher, error) {
 			}
 		}),
 		nats.ConnectHandler(func(conn *nats.Conn) {
-			logger.Info("broker connected", slog.String("broker_url", conn.ConnectedUrlRedacted()))
+			logger.Info("broker connected", slog.String("broker", conn.ConnectedAddr()))
 		}),
 		nats.ReconnectHandler(func(conn *nats.Conn) {
-			logger.Info("broker connected again", slog.String("broker_url", conn.ConnectedUrlRedacted()))
+			logger.Info("broker connected again", slog.String("broker", conn.ConnectedAddr()))
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			logger.Warn("broker connection error", slog.Any("error", err))

@@ -14,8 +14,10 @@ import (
 
 // Error codes of JetStream's API.
 const (
+	codeAccountFull            jetstream.ErrorCode = 10002
 	codeExpectedStreamMismatch jetstream.ErrorCode = 10060
 	codeMessageTooLarge        jetstream.ErrorCode = 10054
+	codeStreamSealed           jetstream.ErrorCode = 10109
 )
 
 var errBlockedByEarlier = errors.New("an earlier event of its key did not go")
@@ -147,7 +149,8 @@ func refusal(err error) outbox.Outcome {
 		return outbox.Outcome{Class: outbox.ClassAmbiguous, Err: fmt.Errorf("await acknowledgement: %w", err)}
 	case apiErr.ErrorCode == codeMessageTooLarge:
 		return outbox.Outcome{Class: outbox.ClassPermanent, Err: fmt.Errorf("refused by the broker: %w", apiErr)}
-	case apiErr.ErrorCode == codeExpectedStreamMismatch, apiErr.Code >= http.StatusInternalServerError:
+	case apiErr.ErrorCode == codeAccountFull, apiErr.ErrorCode == codeExpectedStreamMismatch,
+		apiErr.ErrorCode == codeStreamSealed, apiErr.Code >= http.StatusInternalServerError:
 		// Another stream's subject, a full stream or disk, no leader.
 		return outbox.Outcome{Class: outbox.ClassInfrastructure, Err: fmt.Errorf("refused by the broker: %w", apiErr)}
 	}
