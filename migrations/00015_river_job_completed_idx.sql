@@ -1,7 +1,8 @@
 -- Why:   the freshness view asks for the newest completed job of each kind;
 --        without this index it scans every job of a kind that stopped.
 -- Locks: SHARE on river_job while it is built: seconds at most on a new
---        database. The table is bounded by River's own cleaner.
+--        database. River's cleaner removes completed jobs after a
+--        day; discarded and cancelled ones stay.
 -- Undo:  drops the index; the view gets slow, not wrong.
 
 -- +goose Up
