@@ -1,6 +1,9 @@
 package devstack
 
-import "context"
+import (
+	"context"
+	"syscall"
+)
 
 // WithFetch makes a start fetch programs through fetch.
 func WithFetch(config PostgresConfig, fetch func(context.Context, int) (string, error)) PostgresConfig {
@@ -49,4 +52,15 @@ func Fetch(ctx context.Context, cache, repository string, major int) (string, er
 		return "", err
 	}
 	return fetcher{cache: cache, notice: func(string) {}, repository: repository, who: who}.fetch(ctx, major)
+}
+
+// LockFolderAndCopy locks a folder and copies the lock's descriptor, as the
+// start of any child does for an instant.
+func LockFolderAndCopy(dir string) (release func(), copied int, err error) {
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return nil, 0, err
+	}
+	copied, err = syscall.Dup(int(lock.file.Fd()))
+	return lock.release, copied, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -94,6 +95,21 @@ func TestStartPostgres_Folders(t *testing.T) {
 		link := filepath.Join(dir, "link")
 		require.NoError(t, os.Symlink(filepath.Join(dir, "real"), link))
 		refuse(t, link, "is in use by another truegreen", fmt.Sprintf("process %d", os.Getpid()))
+	})
+
+	t.Run("AreFreeOnceReleasedThoughAChildIsJustBeingStarted", func(t *testing.T) {
+		t.Parallel()
+
+		dir := makeDir(t)
+		release, copied, err := devstack.LockFolderAndCopy(dir)
+		require.NoError(t, err)
+		defer func() { _ = syscall.Close(copied) }()
+		release()
+
+		again, copiedAgain, err := devstack.LockFolderAndCopy(dir)
+		require.NoError(t, err)
+		again()
+		require.NoError(t, syscall.Close(copiedAgain))
 	})
 
 	t.Run("AreReplacedByAnotherWhenPostgresCannotEnter", func(t *testing.T) {

@@ -51,7 +51,14 @@ func lockFolder(dir string) (*folderLock, error) {
 
 // release lets go; the file stays, since removing it would let two processes
 // hold locks on two files of one name.
-func (l *folderLock) release() { _ = l.file.Close() }
+//
+// Closing alone would not do: a child that another goroutine is just starting
+// holds a copy of the descriptor until it becomes its own program, and a lock
+// lasts as long as any copy.
+func (l *folderLock) release() {
+	_ = syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
+	_ = l.file.Close()
+}
 
 func isStillAt(file *os.File, path string) bool {
 	held, err := file.Stat()
