@@ -7,9 +7,11 @@ package jobs
 
 // Queues, one per kind, so that a kind's backlog is no other kind's delay.
 const (
-	QueueOutboxAgent   = "outbox_agent"
-	QueueOutboxRolling = "outbox_rolling"
-	QueueOutboxWallet  = "outbox_wallet"
+	QueueOutboxAgent        = "outbox_agent"
+	QueueOutboxRolling      = "outbox_rolling"
+	QueueOutboxWallet       = "outbox_wallet"
+	QueueSettlementCashback = "settlement_cashback"
+	QueueSettlementTick     = "settlement_tick"
 )
 
 // OutboxMaxAttempts is how often one publish job is tried before River discards

@@ -19,9 +19,11 @@ func TestWireFormat(t *testing.T) {
 		river.JobArgsWithInsertOpts
 	}
 	for want, args := range map[string]args{
-		`outbox_agent outbox_agent {"shard":3}`:     jobs.OutboxAgentArgs{Shard: 3},
-		`outbox_rolling outbox_rolling {"shard":3}`: jobs.OutboxRollingArgs{Shard: 3},
-		`outbox_wallet outbox_wallet {"shard":3}`:   jobs.OutboxWalletArgs{Shard: 3},
+		`outbox_agent outbox_agent {"shard":3}`:                jobs.OutboxAgentArgs{Shard: 3},
+		`outbox_rolling outbox_rolling {"shard":3}`:            jobs.OutboxRollingArgs{Shard: 3},
+		`outbox_wallet outbox_wallet {"shard":3}`:              jobs.OutboxWalletArgs{Shard: 3},
+		`settlement_cashback settlement_cashback {"run_id":3}`: jobs.SettlementCashbackArgs{RunID: 3},
+		`settlement_tick settlement_tick {}`:                   jobs.SettlementTickArgs{},
 	} {
 		encoded, err := json.Marshal(args)
 		require.NoError(t, err)

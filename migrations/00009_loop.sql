@@ -17,6 +17,7 @@ CREATE TABLE loop_contract (
     paused_by text,
     queue text NOT NULL,
     red_after interval NOT NULL,
+    scheduled boolean NOT NULL DEFAULT false,
     sort_order integer NOT NULL,
     CONSTRAINT loop_is_a_short_name CHECK (loop ~ '^[a-z][a-z0-9_]{0,62}$'),
     CONSTRAINT late_before_red CHECK (late_after <= red_after),
@@ -28,6 +29,7 @@ CREATE TABLE loop_contract (
 COMMENT ON TABLE loop_contract IS 'One row per loop that must keep happening, and how late it may be. Every process registers all of them, so a loop that never ran is missed rather than forgotten.';
 COMMENT ON COLUMN loop_contract.baseline_at IS 'Ages count from here until the loop first succeeds: its creation, or the last resume. A restart does not move it.';
 COMMENT ON COLUMN loop_contract.budget IS 'How long one pass may take.';
+COMMENT ON COLUMN loop_contract.scheduled IS 'Works only when something falls due, such as the end of a week: its age counts from then, not from its last success.';
 COMMENT ON COLUMN loop_contract.item_red_after IS 'How old the oldest due item may grow without progress; NULL where a loop has no items.';
 
 CREATE TABLE loop_progress (

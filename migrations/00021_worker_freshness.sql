@@ -17,7 +17,8 @@ SELECT
     least(fresh.due_at, held.due_at, CASE WHEN refused.since IS NOT NULL THEN greatest(held.oldest_at, refused.since) END)::timestamptz AS oldest_due_at,
     shard.last_published_at AS last_moved_at,
     coalesce(held.num_failing, 0)::integer AS num_failing,
-    coalesce(held.num_parked, 0)::integer AS num_parked
+    coalesce(held.num_parked, 0)::integer AS num_parked,
+    0::integer AS num_failed
 FROM outbox_stream AS stream
 CROSS JOIN LATERAL (
     -- One reading of the clock for all ages of a stream.
@@ -128,9 +129,31 @@ LEFT JOIN LATERAL (
             AND (held_back.parked_at IS NOT NULL OR held_back.not_before IS NOT NULL)
         LIMIT 10000
     ) AS event
-) AS held ON true;
+) AS held ON true
 
-COMMENT ON VIEW loop_due IS 'What loops have left to do, one row per part of a loop that moves by itself (a shard): since when its oldest due item waits (NULL: nothing is due), when it last moved, and how many items wait after failures of their own or for a person (counted up to 10,000 per part).';
+UNION ALL
+
+SELECT
+    'settlement_' || programme.kind AS loop,
+    run.id::text AS part,
+    -- A run that waits for its inputs or for a person has alerts of its own.
+    (CASE
+        WHEN run.state NOT IN ('done', 'aborted', 'awaiting_approval')
+            AND (run.state <> 'waiting_inputs' OR run.inputs_deadline_at < clock_timestamp())
+        THEN run.able_since
+    END)::timestamptz AS oldest_due_at,
+    run.calculated_at AS last_moved_at,
+    0::integer AS num_failing,
+    (run.outcome IS NOT DISTINCT FROM 'partial')::integer AS num_parked,
+    (run.state = 'aborted' OR run.outcome IS NOT DISTINCT FROM 'none_delivered')::integer AS num_failed
+FROM settlement_run AS run
+JOIN settlement_period AS period ON period.id = run.period_id
+JOIN programme ON programme.id = period.programme_id
+-- The condition of settlement_run_unsettled_idx, to the letter.
+WHERE run.state NOT IN ('done', 'aborted')
+    OR (run.acknowledged_at IS NULL AND (run.state = 'aborted' OR run.outcome IN ('partial', 'none_delivered')));
+
+COMMENT ON VIEW loop_due IS 'What loops have left to do, one row per part of a loop that moves by itself (a shard, a settlement run): since when its oldest due item waits (NULL: nothing is due), when it last moved, how many items wait after failures of their own or for a person (counted up to 10,000 per part), and how many ended without their work done and nobody has acknowledged it.';
 
 CREATE VIEW worker_freshness AS
 WITH clock AS MATERIALIZED (
@@ -143,7 +166,11 @@ WITH clock AS MATERIALIZED (
         CASE WHEN contract.paused_at IS NOT NULL THEN contract.paused_by WHEN queue.paused_at IS NOT NULL THEN 'unknown' END AS any_paused_by,
         success.last_success_at,
         success.last_items_at,
-        greatest(success.last_success_at, contract.baseline_at) AS proven_at,
+        CASE
+            WHEN contract.scheduled AND due.oldest_due_at IS NULL THEN clock.now
+            WHEN contract.scheduled THEN greatest(due.oldest_due_at, contract.baseline_at)
+            ELSE greatest(success.last_success_at, contract.baseline_at)
+        END AS proven_at,
         coalesce(failure.num_failures, 0) AS num_failures,
         failure.last_failure_at,
         failure.last_error,
@@ -151,6 +178,7 @@ WITH clock AS MATERIALIZED (
         running.since AS running_since,
         due.oldest_due_at,
         due.stuck_part,
+        due.num_failed,
         due.num_failing,
         due.num_parked
     FROM loop_contract AS contract
@@ -197,6 +225,7 @@ WITH clock AS MATERIALIZED (
                 WHERE part.oldest_due_at < clock.now - contract.item_red_after
                     AND greatest(part.last_moved_at, contract.baseline_at) < clock.now - contract.item_red_after
             ) AS stuck_part,
+            coalesce(sum(part.num_failed), 0) AS num_failed,
             coalesce(sum(part.num_failing), 0) AS num_failing,
             coalesce(sum(part.num_parked), 0) AS num_parked
         FROM loop_due AS part
@@ -219,12 +248,13 @@ SELECT
     (measured.any_paused_at IS NOT NULL)::boolean AS paused,
     CASE
         WHEN measured.any_paused_at IS NOT NULL THEN 'paused'
-        WHEN measured.last_success_at IS NULL AND measured.now - measured.proven_at <= measured.red_after THEN 'starting'
-        WHEN measured.last_attempted_at > measured.proven_at + measured.late_after THEN 'silent_noop'
+        WHEN NOT measured.scheduled AND measured.last_success_at IS NULL AND measured.now - measured.proven_at <= measured.red_after THEN 'starting'
+        WHEN NOT measured.scheduled AND measured.last_attempted_at > measured.proven_at + measured.late_after THEN 'silent_noop'
         WHEN measured.now - measured.proven_at > measured.red_after AND measured.num_failures >= 3 THEN 'failing'
         WHEN measured.now - measured.proven_at > measured.red_after THEN 'stalled'
         WHEN measured.now - measured.proven_at > measured.late_after AND measured.num_failures >= 3 THEN 'failing'
         WHEN measured.stuck_part IS NOT NULL THEN 'stalled'
+        WHEN measured.num_failed > 0 THEN 'failing'
         WHEN measured.running_since IS NOT NULL THEN 'busy'
         WHEN measured.oldest_due_at < measured.now - measured.item_red_after THEN 'behind'
         WHEN measured.num_failing + measured.num_parked > 0 THEN 'degraded'
@@ -245,9 +275,11 @@ SELECT
     measured.pause_reason,
     measured.running_since::timestamptz AS running_since,
     measured.sort_order,
-    measured.stuck_part::text AS stuck_part
+    measured.stuck_part::text AS stuck_part,
+    measured.num_failed::integer AS num_failed,
+    measured.scheduled
 FROM measured;
-COMMENT ON VIEW worker_freshness IS 'Every loop with its verdict. Red are failing, stalled and silent_noop; the rest is green, paused apart. Ages count by the database''s clock from age''s start: the last success, or the loop''s creation or last resume where that is later. stuck_part: a shard whose oldest due event is older than item_red_after without any acknowledgement meanwhile.';
+COMMENT ON VIEW worker_freshness IS 'Every loop with its verdict. Red are failing, stalled and silent_noop; the rest is green, paused apart. Ages count by the database''s clock from age''s start: the last success, or the loop''s creation or last resume where that is later; for a scheduled loop from when its oldest due item fell due, and are 0 when nothing is due. stuck_part: a shard whose oldest due event is older than item_red_after without any acknowledgement meanwhile.';
 
 -- +goose Down
 DROP VIEW worker_freshness;

@@ -11,7 +11,7 @@ import (
 )
 
 const workerFreshnessList = `-- name: WorkerFreshnessList :many
-SELECT freshness.loop, freshness.queue, freshness.kind, freshness.readiness, freshness.last_success_at, freshness.success_age, freshness.last_completed_job_at, freshness.late_after, freshness.red_after, freshness.oldest_due_age, freshness.consecutive_failures, freshness.last_error, freshness.paused, freshness.verdict, freshness.age, freshness.baseline_at, freshness.budget, freshness.item_red_after, freshness.last_failure_at, freshness.last_items_at, freshness.num_failing, freshness.num_parked, freshness.paused_at, freshness.paused_by, freshness.pause_reason, freshness.running_since, freshness.sort_order, freshness.stuck_part
+SELECT freshness.loop, freshness.queue, freshness.kind, freshness.readiness, freshness.last_success_at, freshness.success_age, freshness.last_completed_job_at, freshness.late_after, freshness.red_after, freshness.oldest_due_age, freshness.consecutive_failures, freshness.last_error, freshness.paused, freshness.verdict, freshness.age, freshness.baseline_at, freshness.budget, freshness.item_red_after, freshness.last_failure_at, freshness.last_items_at, freshness.num_failing, freshness.num_parked, freshness.paused_at, freshness.paused_by, freshness.pause_reason, freshness.running_since, freshness.sort_order, freshness.stuck_part, freshness.num_failed, freshness.scheduled
 FROM loop_contract
 LEFT JOIN worker_freshness AS freshness ON freshness.loop = loop_contract.loop
 ORDER BY loop_contract.sort_order, loop_contract.loop
@@ -46,6 +46,8 @@ type WorkerFreshnessListRow struct {
 	RunningSince        *time.Time
 	SortOrder           *int32
 	StuckPart           *string
+	NumFailed           *int32
+	Scheduled           *bool
 }
 
 // WorkerFreshnessList returns every loop with its verdict, in the order in which
@@ -89,6 +91,8 @@ func (q *Queries) WorkerFreshnessList(ctx context.Context, db DBTX) ([]*WorkerFr
 			&i.RunningSince,
 			&i.SortOrder,
 			&i.StuckPart,
+			&i.NumFailed,
+			&i.Scheduled,
 		); err != nil {
 			return nil, err
 		}

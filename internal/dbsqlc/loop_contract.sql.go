@@ -75,9 +75,9 @@ func (q *Queries) LoopContractRebase(ctx context.Context, db DBTX, arg *LoopCont
 
 const loopContractRegister = `-- name: LoopContractRegister :execrows
 INSERT INTO loop_contract AS contract (
-    loop, budget, gates_readiness, item_red_after, job_kind, late_after, pass_interval, queue, red_after, sort_order
+    loop, budget, gates_readiness, item_red_after, job_kind, late_after, pass_interval, queue, red_after, scheduled, sort_order
 ) VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
 )
 ON CONFLICT (loop) DO UPDATE
 SET
@@ -89,13 +89,14 @@ SET
     pass_interval = excluded.pass_interval,
     queue = excluded.queue,
     red_after = excluded.red_after,
+    scheduled = excluded.scheduled,
     sort_order = excluded.sort_order
 WHERE (
         contract.budget, contract.gates_readiness, contract.item_red_after, contract.job_kind, contract.late_after,
-        contract.pass_interval, contract.queue, contract.red_after, contract.sort_order
+        contract.pass_interval, contract.queue, contract.red_after, contract.scheduled, contract.sort_order
     ) IS DISTINCT FROM (
         excluded.budget, excluded.gates_readiness, excluded.item_red_after, excluded.job_kind, excluded.late_after,
-        excluded.pass_interval, excluded.queue, excluded.red_after, excluded.sort_order
+        excluded.pass_interval, excluded.queue, excluded.red_after, excluded.scheduled, excluded.sort_order
     )
 `
 
@@ -109,6 +110,7 @@ type LoopContractRegisterParams struct {
 	PassInterval   time.Duration
 	Queue          string
 	RedAfter       time.Duration
+	Scheduled      bool
 	SortOrder      int32
 }
 
@@ -125,6 +127,7 @@ func (q *Queries) LoopContractRegister(ctx context.Context, db DBTX, arg *LoopCo
 		arg.PassInterval,
 		arg.Queue,
 		arg.RedAfter,
+		arg.Scheduled,
 		arg.SortOrder,
 	)
 	if err != nil {

@@ -5,7 +5,10 @@
 package dbsqlc
 
 import (
+	"encoding/json"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // The streams, and what an append to each may hold.
@@ -21,4 +24,126 @@ type OutboxStream struct {
 	ParkPolicy    string
 	ProvisionedAt *time.Time
 	Queue         string
+}
+
+// Promotions that credit wallets. What stands here is the same in all versions of a programme: another kind, currency or calendar is another programme.
+type Programme struct {
+	ID        int64
+	Code      string
+	CreatedAt time.Time
+	Currency  string
+	Kind      string
+	Period    string
+	TimeZone  string
+}
+
+// Terms of a programme, as one person wrote and another approved them. A period is settled by the highest approved version that was effective on the local day of its start.
+type ProgrammeVersion struct {
+	ID         int64
+	ApprovedAt *time.Time
+	ApprovedBy *string
+	CreatedAt  time.Time
+	CreatedBy  string
+	// Local day in the programme's time zone. Only periods that start on it or later are settled by this version.
+	EffectiveFrom pgtype.Date
+	ProgrammeID   int64
+	// All terms with their defaults written out. Rates and weights are ppm, amounts minor units.
+	Rules json.RawMessage
+	// SHA-256 of the rules in their canonical form, in hexadecimal.
+	RulesHash string
+	Version   int32
+}
+
+// Every settlement run: where it is (state), what it delivered (outcome, once done), and its counts; those of credits are final when finished_at is set. Amounts are minor units of currency. inputs_at is the watermark that the calculation rests on; without an outcome nothing was proven.
+type SettlementResult struct {
+	RunID            int64
+	Programme        string
+	Kind             string
+	Period           string
+	RunKind          string
+	Version          int32
+	State            string
+	Outcome          *string
+	Evaluated        *int64
+	Eligible         *int64
+	Credited         *int64
+	Failed           *int64
+	Withheld         *int64
+	Excluded         *int64
+	Pending          *int64
+	Currency         string
+	EligibleAmount   *int64
+	CreditedAmount   *int64
+	FailedAmount     *int64
+	StartedAt        *time.Time
+	FinishedAt       *time.Time
+	AcknowledgedAt   *time.Time
+	AbortReason      *string
+	AbortDetail      *string
+	CreatedAt        time.Time
+	CreatedBy        string
+	ApprovedAt       *time.Time
+	ApprovedBy       *string
+	Attempt          int32
+	MaxAttempts      int32
+	InputsAt         *time.Time
+	InputsDeadlineAt time.Time
+	PeriodStartsAt   time.Time
+	PeriodEndsAt     time.Time
+	DueAt            time.Time
+	JobID            *int64
+	JobEnd           *string
+}
+
+// One settlement of one period. state says where the process is, outcome what was delivered; the counts are those at the run's end. A lying outcome is refused by the constraints.
+type SettlementRun struct {
+	ID int64
+	// Since when it waits for nobody: its creation, approval, or the arrival of its inputs.
+	AbleSince         time.Time
+	AbortDetail       *string
+	AbortReason       *string
+	AcknowledgeReason *string
+	AcknowledgedAt    *time.Time
+	AcknowledgedBy    *string
+	ApprovedAt        *time.Time
+	ApprovedBy        *string
+	// Passes over what is undelivered that were begun.
+	Attempt      int32
+	CalculatedAt *time.Time
+	CreatedAt    time.Time
+	// Who made it, and so cannot approve it: for a scheduled run the author of the programme's version.
+	CreatedBy     string
+	CreditedMinor *int64
+	Currency      string
+	// The last player, in order of ids, that the current pass has dealt with.
+	CursorPlayerID int64
+	EligibleMinor  *int64
+	// Raised by each job that takes the run; who holds an older one can write nothing more.
+	Epoch       int64
+	FailedMinor *int64
+	FinishedAt  *time.Time
+	// The lowest watermark that the calculation rests on: proof that nothing of the period was missing.
+	InputsAt         *time.Time
+	InputsDeadlineAt time.Time
+	// The current pass ended for lack of time and is continued, not begun anew, by the next job.
+	IsSliced bool
+	// How the job ended that ended the run: completed, or failed (retried in vain, then discarded). NULL when no job did.
+	JobEnd *string
+	// The job that has the run, or had it last.
+	JobID        *int64
+	Kind         string
+	MaxAttempts  int32
+	NumCredited  *int64
+	NumEligible  *int64
+	NumEvaluated *int64
+	NumExcluded  *int64
+	NumFailed    *int64
+	NumPending   *int64
+	NumWithheld  *int64
+	Outcome      *string
+	PeriodEndsAt time.Time
+	PeriodID     int64
+	StartedAt    *time.Time
+	State        string
+	VersionID    int64
 }

@@ -50,13 +50,14 @@ func Completes[T river.JobArgs](recorder *Recorder, job *river.Job[T]) Completio
 type output struct {
 	Neutral  bool `json:"neutral,omitempty"`
 	NumItems int  `json:"num_items"`
+	Result   any  `json:"result,omitempty"`
 }
 
 // noteOutput has the completing update store the output. Since River then writes
 // it a second time, a success notes none unless it must replace an earlier one.
 func noteOutput(ctx context.Context, job *rivertype.JobRow, progress Progress) error {
 	neutral := progress.Kind == Neutral
-	if !neutral {
+	if !neutral && progress.Result == nil {
 		var earlier map[string]json.RawMessage
 		if err := json.Unmarshal(job.Metadata, &earlier); err != nil {
 			return fmt.Errorf("read metadata: %w", err)
@@ -65,8 +66,18 @@ func noteOutput(ctx context.Context, job *rivertype.JobRow, progress Progress) e
 			return nil
 		}
 	}
-	if err := river.RecordOutput(ctx, output{Neutral: neutral, NumItems: progress.NumItems}); err != nil {
+	if err := river.RecordOutput(ctx, output{Neutral: neutral, NumItems: progress.NumItems, Result: progress.Result}); err != nil {
 		return fmt.Errorf("record it: %w", err)
+	}
+	return nil
+}
+
+// Report has River store result as the output of a job whose attempt fails, in
+// the place where [Progress] of a completed one has it. It works only with the
+// context that River gave the worker, or one made from it.
+func Report(ctx context.Context, result any) error {
+	if err := river.RecordOutput(ctx, output{Result: result}); err != nil {
+		return fmt.Errorf("record the output of a failed attempt: %w", err)
 	}
 	return nil
 }

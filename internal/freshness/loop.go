@@ -47,8 +47,14 @@ type Loop struct {
 	Queue string
 
 	// RedAfter is the age of the last success from which the loop counts as
-	// stalled: at least, and by default, 2 × (Interval + Budget) + Slack.
+	// stalled: at least, and by default, 2 × (Interval + Budget) + Slack, or
+	// Interval + 2 × Budget + Slack for a scheduled loop.
 	RedAfter time.Duration
+
+	// Scheduled is for a loop that works only when something falls due, such as
+	// the end of a week: its age counts from when its oldest due item did, and is
+	// 0 when nothing is due. Interval is then how soon that is noticed.
+	Scheduled bool
 
 	// Slack is what a change of River's leader may add between two passes.
 	// Defaults to 30 s.
@@ -62,6 +68,22 @@ func DefaultLoops() []Loop {
 		outboxLoop("outbox_wallet", jobs.OutboxWalletArgs{}.Kind(), jobs.QueueOutboxWallet),
 		outboxLoop("outbox_rolling", jobs.OutboxRollingArgs{}.Kind(), jobs.QueueOutboxRolling),
 		outboxLoop("outbox_agent", jobs.OutboxAgentArgs{}.Kind(), jobs.QueueOutboxAgent),
+		Loop{
+			Budget:         10 * time.Second,
+			GatesReadiness: true,
+			Interval:       30 * time.Second,
+			JobKind:        jobs.SettlementTickArgs{}.Kind(),
+			Name:           "settlement_tick",
+			Queue:          jobs.QueueSettlementTick,
+		}.WithDefaults(),
+		Loop{
+			Budget:    30 * time.Minute,
+			Interval:  30 * time.Second,
+			JobKind:   jobs.SettlementCashbackArgs{}.Kind(),
+			Name:      "settlement_cashback",
+			Queue:     jobs.QueueSettlementCashback,
+			Scheduled: true,
+		}.WithDefaults(),
 	}
 }
 
@@ -94,6 +116,9 @@ func (loop Loop) WithDefaults() Loop {
 // leastRedAfter is the time of two whole passes and a change of leader: less
 // would turn red while nothing is wrong.
 func (loop Loop) leastRedAfter() time.Duration {
+	if loop.Scheduled {
+		return loop.Interval + 2*loop.Budget + loop.Slack
+	}
 	return 2*(loop.Interval+loop.Budget) + loop.Slack
 }
 
@@ -156,7 +181,11 @@ func (loop Loop) validate() error {
 			loop.Interval, loop.Budget, loop.Slack, loop.ItemRedAfter)
 	}
 	if least := loop.leastRedAfter(); loop.RedAfter < least {
-		refuse("RedAfter must be at least %s, which is 2 × (Interval + Budget) + Slack, got %s", least, loop.RedAfter)
+		formula := "2 × (Interval + Budget) + Slack"
+		if loop.Scheduled {
+			formula = "Interval + 2 × Budget + Slack"
+		}
+		refuse("RedAfter must be at least %s, which is %s, got %s", least, formula, loop.RedAfter)
 	}
 	if least := loop.Interval + loop.Budget; loop.LateAfter < least || loop.LateAfter > loop.RedAfter {
 		refuse("LateAfter must be from %s, which is Interval + Budget, to RedAfter (%s), got %s", least, loop.RedAfter, loop.LateAfter)

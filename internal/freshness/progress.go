@@ -56,6 +56,7 @@ type Progress struct {
 	Kind     Kind
 	Loop     string
 	NumItems int // what a Success moved; 0 if nothing was due
+	Result   any // JSON that the completed job shows as its output; nil for none
 }
 
 // Recorder stores the progress of one worker.

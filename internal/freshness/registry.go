@@ -50,6 +50,7 @@ func (registry *Registry) Register(ctx context.Context, tx pgx.Tx) error {
 			PassInterval:   loop.Interval,
 			Queue:          loop.Queue,
 			RedAfter:       loop.RedAfter,
+			Scheduled:      loop.Scheduled,
 			SortOrder:      int32(i + 1),
 		})
 		if err != nil {

@@ -23,6 +23,7 @@ type DB interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error)
 }
 
 // Pipeline collects statements that need nothing from each other's results, and
@@ -121,6 +122,11 @@ func (s *step) QueryRow(context.Context, string, ...any) pgx.Row {
 	return failedRow{fmt.Errorf("%s: %w", s.act, errNotInStep)}
 }
 
+// CopyFrom fails: a copy is no statement of a pipeline.
+func (s *step) CopyFrom(context.Context, pgx.Identifier, []string, pgx.CopyFromSource) (int64, error) {
+	return 0, fmt.Errorf("%s: %w", s.act, errNotInStep)
+}
+
 type failedRow struct{ err error }
 
 func (row failedRow) Scan(...any) error { return row.err }
@@ -138,4 +144,8 @@ func (a answer) Query(context.Context, string, ...any) (pgx.Rows, error) {
 
 func (a answer) QueryRow(context.Context, string, ...any) pgx.Row {
 	return a.results.QueryRow()
+}
+
+func (a answer) CopyFrom(context.Context, pgx.Identifier, []string, pgx.CopyFromSource) (int64, error) {
+	return 0, errNotInStep
 }

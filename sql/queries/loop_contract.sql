@@ -2,9 +2,9 @@
 -- LoopContractRegister stores what is expected of a loop. Its baseline and its
 -- pause stay as they are; no row changes if nothing else differs.
 INSERT INTO loop_contract AS contract (
-    loop, budget, gates_readiness, item_red_after, job_kind, late_after, pass_interval, queue, red_after, sort_order
+    loop, budget, gates_readiness, item_red_after, job_kind, late_after, pass_interval, queue, red_after, scheduled, sort_order
 ) VALUES (
-    @loop, @budget, @gates_readiness, sqlc.narg('item_red_after'), @job_kind, @late_after, @pass_interval, @queue, @red_after, @sort_order
+    @loop, @budget, @gates_readiness, sqlc.narg('item_red_after'), @job_kind, @late_after, @pass_interval, @queue, @red_after, @scheduled, @sort_order
 )
 ON CONFLICT (loop) DO UPDATE
 SET
@@ -16,13 +16,14 @@ SET
     pass_interval = excluded.pass_interval,
     queue = excluded.queue,
     red_after = excluded.red_after,
+    scheduled = excluded.scheduled,
     sort_order = excluded.sort_order
 WHERE (
         contract.budget, contract.gates_readiness, contract.item_red_after, contract.job_kind, contract.late_after,
-        contract.pass_interval, contract.queue, contract.red_after, contract.sort_order
+        contract.pass_interval, contract.queue, contract.red_after, contract.scheduled, contract.sort_order
     ) IS DISTINCT FROM (
         excluded.budget, excluded.gates_readiness, excluded.item_red_after, excluded.job_kind, excluded.late_after,
-        excluded.pass_interval, excluded.queue, excluded.red_after, excluded.sort_order
+        excluded.pass_interval, excluded.queue, excluded.red_after, excluded.scheduled, excluded.sort_order
     );
 
 -- name: LoopContractPause :one

@@ -1,0 +1,256 @@
+package audit_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/dbfactory"
+	"truegreen/internal/money"
+	"truegreen/internal/programme"
+)
+
+// corruption breaks the books, and says what is to find it.
+type corruption struct {
+	name   string
+	sql    string
+	want   []string // "view: subject"; the subject * stands for several
+	detail string   // a part of what one of them says
+}
+
+// corruptions are all that is tried.
+func corruptions() []corruption {
+	return slices.Concat(ledgerCorruptions(), originCorruptions(), itemCorruptions(), creditCorruptions(), runCorruptions(), jobCorruptions())
+}
+
+// findings are those of a view, "view: subject", each once, and all details.
+func findings(ctx context.Context, t *testing.T, tx pgx.Tx) (found []string, details string) {
+	t.Helper()
+	// As Run does; compiling the views would take longer than the tests.
+	_, err := tx.Exec(ctx, "SET LOCAL jit = off")
+	require.NoError(t, err)
+	rows, err := tx.Query(ctx, "SELECT audit || ': ' || subject, detail FROM audit_findings ORDER BY 1, 2")
+	require.NoError(t, err)
+	var one, detail string
+	_, err = pgx.ForEachRow(rows, []any{&one, &detail}, func() error {
+		found = append(found, one)
+		details += detail + "\n"
+		return nil
+	})
+	require.NoError(t, err)
+	return slices.Compact(found), details
+}
+
+func auditViews(ctx context.Context, t *testing.T, tx pgx.Tx) []string {
+	t.Helper()
+	rows, err := tx.Query(ctx, `SELECT viewname FROM pg_views WHERE schemaname = current_schema() AND viewname ~ '^audit_' AND viewname <> 'audit_findings' ORDER BY 1`)
+	require.NoError(t, err)
+	views, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return views
+}
+
+// together are the views that audit_findings puts together, each under its name.
+func together(ctx context.Context, t *testing.T, tx pgx.Tx) []string {
+	t.Helper()
+	var definition string
+	require.NoError(t, tx.QueryRow(ctx, "SELECT pg_get_viewdef('audit_findings'::regclass)").Scan(&definition))
+	var views []string
+	for _, match := range regexp.MustCompile(`(?s)SELECT '(\w+)'(?:::text)?.*?FROM (\w+)`).FindAllStringSubmatch(definition, -1) {
+		require.Equal(t, match[1], match[2], "a finding goes by the name of its view")
+		views = append(views, match[2])
+	}
+	slices.Sort(views)
+	return views
+}
+
+func TestFindings(t *testing.T) {
+	t.Parallel()
+	db := healthy(t.Context(), t)
+
+	t.Run("PutsEveryAuditTogether", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		tx := begin(ctx, t)
+		views := auditViews(ctx, t, tx)
+		require.Greater(t, len(views), 10)
+		require.Equal(t, views, together(ctx, t, tx))
+
+		_, err := tx.Exec(ctx, "CREATE VIEW audit_forgotten AS SELECT 'a'::text AS subject, 'b'::text AS detail")
+		require.NoError(t, err)
+		require.NotEqual(t, auditViews(ctx, t, tx), together(ctx, t, tx))
+	})
+
+	t.Run("HaveSubjectAndDetail", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		tx := begin(ctx, t)
+		for _, view := range append(auditViews(ctx, t, tx), "audit_findings") {
+			var columns string
+			err := tx.QueryRow(ctx, `SELECT string_agg(column_name || ' ' || data_type, ', ' ORDER BY ordinal_position)
+				FROM information_schema.columns WHERE table_name = $1`, view).Scan(&columns)
+			require.NoError(t, err)
+			require.Equal(t, "subject text, detail text", strings.TrimPrefix(columns, "audit text, "), view)
+		}
+	})
+
+	t.Run("EveryAuditIsTriedByACorruption", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		var tried []string
+		for _, tt := range corruptions() {
+			for _, want := range tt.want {
+				view, _, _ := strings.Cut(want, ":")
+				tried = append(tried, view)
+			}
+		}
+		slices.Sort(tried)
+		require.Equal(t, auditViews(ctx, t, begin(ctx, t)), slices.Compact(tried))
+	})
+
+	t.Run("AreNoneInAHealthyWorld", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		found, details := findings(ctx, t, enter(ctx, t, db).tx)
+		require.Empty(t, found, details)
+	})
+
+	for _, tt := range corruptions() {
+		t.Run("Find"+tt.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			w := enter(ctx, t, db)
+			want := make([]string, len(tt.want))
+			for i := range tt.want {
+				want[i] = w.fill(ctx, t, tt.want[i])
+			}
+			detail := w.fill(ctx, t, tt.detail)
+			w.exec(ctx, t, "SET LOCAL session_replication_role = replica;"+w.fill(ctx, t, tt.sql))
+
+			found, details := findings(ctx, t, w.tx)
+			for i, one := range found {
+				if view, _, _ := strings.Cut(one, ":"); slices.Contains(want, view+": *") {
+					found[i] = view + ": *"
+				}
+			}
+			require.ElementsMatch(t, want, slices.Compact(found), details)
+			require.Contains(t, details, detail)
+		})
+	}
+}
+
+// TestFindings_Tolerate tries what looks odd and breaks no law.
+func TestFindings_Tolerate(t *testing.T) {
+	t.Parallel()
+	db := healthy(t.Context(), t)
+
+	for _, tt := range []struct{ name, sql string }{
+		{"AJobThatRiverForgot", "DELETE FROM river_job"},
+		{"AJobThatIsRetriedAfterTheEnd", "UPDATE river_job SET state = 'retryable', finalized_at = NULL"},
+		{"APartialRunWhoseJobFailed", "UPDATE settlement_run SET job_end = 'failed' WHERE id = {run partial}; UPDATE river_job SET state = 'discarded' WHERE id = 1000000 + {run partial}"},
+		{"AJobThatDiedUnderARunThatAPersonEnded", "UPDATE river_job SET state = 'discarded' WHERE id = 1000000 + {run aborted}"},
+		{
+			"AnAdjustmentThatPaysTheDifference", `
+			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
+			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
+			UPDATE settlement_run SET kind = 'adjustment' WHERE id = {run delivering};
+			UPDATE settlement_item SET player_id = {player alice}, adj = 1, amount_minor = amount_minor - (SELECT amount_minor FROM settlement_item WHERE id = {item delivering/alice}) WHERE id = {item delivering/bob};
+			UPDATE settlement_run SET eligible_minor = (SELECT sum(amount_minor) FROM settlement_item WHERE run_id = {run delivering}) WHERE id = {run delivering}`,
+		},
+		{
+			"AnAdjustmentThatIsRefused", `
+			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
+			UPDATE settlement_run SET kind = 'adjustment', eligible_minor = 0, num_eligible = 0, num_excluded = 1 WHERE id = {run awaiting_approval};
+			UPDATE settlement_item SET adj = 1, amount_minor = 0, delivery = NULL, disposition = 'excluded', reason = 'overpaid' WHERE id = {item awaiting_approval/bob}`,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			w := enter(ctx, t, db)
+			w.exec(ctx, t, "SET LOCAL session_replication_role = replica;"+w.fill(ctx, t, tt.sql))
+			found, details := findings(ctx, t, w.tx)
+			require.Empty(t, found, details)
+		})
+	}
+}
+
+// TestFindings_Arithmetic has the views work out again, in SQL, what the
+// calculation worked out for any terms and any activity.
+func TestFindings_Arithmetic(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	tx := begin(ctx, t)
+	var players []string
+	for i := range 40 {
+		players = append(players, dbfactory.Player(ctx, t, tx, &dbfactory.PlayerOpts{Code: fmt.Sprintf("player-%d", i)}))
+	}
+
+	numEligible := 0
+	for seed := range uint64(30) {
+		savepoint, err := tx.Begin(ctx)
+		require.NoError(t, err)
+		random := rand.New(rand.NewPCG(seed, 0)) // the same each time
+		w := &world{terms: anyTerms(t, random), tx: savepoint}
+		w.programme(ctx, t)
+		var items []given
+		for _, player := range players {
+			item := given{activity: anyActivity(random), player: player}
+			owed, err := w.terms.Entitle(item.activity)
+			require.NoError(t, err)
+			if owed.Reason == "" {
+				item.delivery = "pending"
+				numEligible++
+			}
+			items = append(items, item)
+		}
+		w.run(ctx, t, ending{state: "awaiting_approval"}, items...)
+		found, details := findings(ctx, t, savepoint)
+		require.Empty(t, found, "seed %d: %s", seed, details)
+		require.NoError(t, savepoint.Rollback(ctx))
+	}
+	require.Greater(t, numEligible, 100)
+}
+
+func anyTerms(t *testing.T, random *rand.Rand) programme.Terms {
+	t.Helper()
+	terms := cashback(t)
+	terms.LessPromotions = random.IntN(2) == 0
+	terms.MinPayout = money.Minor(random.IntN(100))
+	if random.IntN(3) == 0 {
+		terms.Cap = nil
+	}
+	if random.IntN(3) == 0 {
+		terms.Categories, terms.DefaultWeight = nil, 0
+	}
+	if random.IntN(3) == 0 {
+		terms.TierBy = programme.TierByVIP
+		terms.Tiers = []programme.Tier{{From: 1, Rate: 1}, {From: 2, Rate: 333_333}, {From: 5, Rate: 1_000_000}}
+	}
+	return terms
+}
+
+// anyActivity is of any size, and often at the edge of a tier.
+func anyActivity(random *rand.Rand) programme.Activity {
+	activity := programme.Activity{
+		Promotions: money.Minor(random.Int64N(50)),
+		Status:     []string{"active", "active", "active", "frozen", "closed", "self_excluded"}[random.IntN(6)],
+		VIP:        random.IntN(7),
+	}
+	for _, category := range []string{"slots", "live", "bingo", "slots"}[random.IntN(3):] {
+		size := []int64{3, 1_100, 110_000, 1 << 60}[random.IntN(4)]
+		sum := programme.CategorySum{Category: category, Payout: money.Minor(random.Int64N(size)), Stake: money.Minor(random.Int64N(size))}
+		if random.IntN(4) == 0 {
+			sum.Stake = sum.Payout + []money.Minor{1_000, 999, 100_000, 99_999, 0}[random.IntN(5)]
+		}
+		activity.Categories = append(activity.Categories, sum)
+	}
+	return activity
+}

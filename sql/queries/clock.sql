@@ -1,0 +1,2 @@
+-- name: ClockNow :one
+SELECT clock_timestamp()::timestamptz AS now;

@@ -1,0 +1,281 @@
+-- name: SettlementRunInsert :one
+-- SettlementRunInsert adds a run of a period that has none, aborted ones apart.
+-- No row: it has one.
+INSERT INTO settlement_run (created_by, currency, inputs_deadline_at, kind, max_attempts, period_ends_at, period_id, version_id)
+VALUES (
+    @created_by,
+    @currency,
+    greatest(@due_at::timestamptz, clock_timestamp()) + @inputs_deadline::interval,
+    'regular',
+    @max_attempts,
+    @period_ends_at,
+    @period_id,
+    @version_id
+)
+ON CONFLICT (period_id) WHERE state <> 'aborted' DO NOTHING
+RETURNING id;
+
+-- name: SettlementRunLock :one
+-- SettlementRunLock locks a run to the end of the transaction and returns it with
+-- what it settles, as it stands behind the lock.
+SELECT
+    sqlc.embed(run),
+    period.due_at,
+    period.key,
+    period.starts_at,
+    programme.code,
+    programme.kind AS programme_kind,
+    version.created_by AS version_author,
+    version.rules,
+    version.version,
+    clock_timestamp()::timestamptz AS now
+FROM settlement_run AS run
+JOIN settlement_period AS period ON period.id = run.period_id
+JOIN programme ON programme.id = period.programme_id
+JOIN programme_version AS version ON version.id = run.version_id
+WHERE run.id = @id
+FOR NO KEY UPDATE OF run;
+
+-- name: SettlementRunOfPeriod :one
+-- SettlementRunOfPeriod returns the newest run of a period.
+SELECT run.id, run.state, run.abort_reason, run.started_at
+FROM settlement_run AS run
+JOIN settlement_period AS period ON period.id = run.period_id
+WHERE period.programme_id = @programme_id
+    AND period.key = @key
+ORDER BY run.id DESC
+LIMIT 1;
+
+-- name: SettlementRunTake :one
+-- SettlementRunTake gives a run to a job: whoever had it before can write nothing
+-- more to it. It returns the new epoch.
+UPDATE settlement_run
+SET
+    epoch = epoch + 1,
+    job_id = @job_id
+WHERE id = @id
+RETURNING epoch;
+
+-- name: SettlementRunFence :one
+-- SettlementRunFence locks a run to the end of the transaction for the holder of
+-- an epoch, whose attempt of its job still is the one that runs. No row: the run
+-- is somebody else's.
+SELECT run.cursor_player_id
+FROM settlement_run AS run
+WHERE run.id = @id
+    AND run.epoch = @epoch
+    AND run.state = @state
+    AND EXISTS (
+        SELECT
+        FROM river_job AS job
+        WHERE job.id = @job_id
+            AND job.state = 'running'
+            AND job.attempted_at = @job_attempted_at::timestamptz
+    )
+FOR NO KEY UPDATE OF run;
+
+-- name: SettlementRunSetJob :exec
+-- SettlementRunSetJob notes the job that is to work a run next.
+UPDATE settlement_run
+SET job_id = @job_id
+WHERE id = @id;
+
+-- name: SettlementRunWait :exec
+-- SettlementRunWait lets a run wait for its inputs.
+UPDATE settlement_run
+SET state = 'waiting_inputs'
+WHERE id = @id;
+
+-- name: SettlementRunCalculating :exec
+-- SettlementRunCalculating notes that the calculation has begun.
+UPDATE settlement_run
+SET state = 'calculating'
+WHERE id = @id;
+
+-- name: SettlementRunCalculated :one
+-- SettlementRunCalculated counts the items of a run, from the rows, and notes on
+-- which watermark they rest.
+UPDATE settlement_run
+SET
+    calculated_at = clock_timestamp(),
+    eligible_minor = counted.eligible_minor,
+    inputs_at = @inputs_at::timestamptz,
+    num_eligible = counted.num_eligible,
+    num_evaluated = counted.num_evaluated,
+    num_excluded = counted.num_evaluated - counted.num_eligible,
+    state = 'calculated'
+FROM (
+    SELECT
+        coalesce(sum(item.amount_minor) FILTER (WHERE item.disposition = 'eligible'), 0)::bigint AS eligible_minor,
+        count(*) FILTER (WHERE item.disposition = 'eligible') AS num_eligible,
+        count(*) AS num_evaluated
+    FROM settlement_item AS item
+    WHERE item.run_id = @id
+) AS counted
+WHERE settlement_run.id = @id
+RETURNING settlement_run.eligible_minor, settlement_run.num_eligible, settlement_run.num_evaluated;
+
+-- name: SettlementRunAwaitApproval :exec
+-- SettlementRunAwaitApproval lets a run wait for a person.
+UPDATE settlement_run
+SET state = 'awaiting_approval'
+WHERE id = @id;
+
+-- name: SettlementRunApprove :exec
+-- SettlementRunApprove lets a run deliver.
+UPDATE settlement_run
+SET
+    able_since = clock_timestamp(),
+    approved_at = clock_timestamp(),
+    approved_by = @approved_by::text,
+    state = 'approved'
+WHERE id = @id;
+
+-- name: SettlementRunAbleNow :exec
+-- SettlementRunAbleNow notes that what a run waited for has come.
+UPDATE settlement_run
+SET able_since = clock_timestamp()
+WHERE id = @id;
+
+-- name: SettlementRunBeginPass :one
+-- SettlementRunBeginPass begins one more pass over what is undelivered.
+UPDATE settlement_run
+SET
+    attempt = attempt + 1,
+    cursor_player_id = 0,
+    is_sliced = false,
+    started_at = coalesce(started_at, clock_timestamp()),
+    state = 'delivering'
+WHERE id = @id
+RETURNING attempt;
+
+-- name: SettlementRunContinuePass :exec
+-- SettlementRunContinuePass goes on with the pass that its predecessor had no
+-- time to end.
+UPDATE settlement_run
+SET is_sliced = false
+WHERE id = @id;
+
+-- name: SettlementRunSlice :exec
+-- SettlementRunSlice leaves the rest of the pass to the next job.
+UPDATE settlement_run
+SET
+    is_sliced = true,
+    job_id = @job_id
+WHERE id = @id;
+
+-- name: SettlementRunAdvance :exec
+-- SettlementRunAdvance notes how far a pass has come.
+UPDATE settlement_run
+SET cursor_player_id = @cursor_player_id
+WHERE id = @id;
+
+-- name: SettlementRunFinish :one
+-- SettlementRunFinish ends a run with the counts of its rows and the outcome that
+-- follows from them. The table refuses one that does not.
+UPDATE settlement_run
+SET
+    credited_minor = counted.credited_minor,
+    failed_minor = counted.failed_minor,
+    finished_at = clock_timestamp(),
+    job_end = sqlc.narg('job_end'),
+    num_credited = counted.num_credited,
+    num_failed = counted.num_failed,
+    num_pending = counted.num_pending,
+    num_withheld = counted.num_withheld,
+    outcome = CASE
+        WHEN counted.num_eligible = 0 THEN 'no_eligible'
+        WHEN counted.num_withheld = counted.num_eligible THEN 'all_withheld'
+        WHEN counted.num_credited = 0 THEN 'none_delivered'
+        WHEN counted.num_credited = counted.num_eligible - counted.num_withheld THEN 'all_delivered'
+        ELSE 'partial'
+    END,
+    state = 'done'
+FROM (
+    SELECT
+        coalesce(sum(item.amount_minor) FILTER (WHERE item.delivery = 'credited'), 0)::bigint AS credited_minor,
+        coalesce(sum(item.amount_minor) FILTER (WHERE item.delivery = 'failed'), 0)::bigint AS failed_minor,
+        count(*) FILTER (WHERE item.delivery = 'credited') AS num_credited,
+        count(*) FILTER (WHERE item.disposition = 'eligible') AS num_eligible,
+        count(*) FILTER (WHERE item.delivery = 'failed') AS num_failed,
+        count(*) FILTER (WHERE item.delivery = 'pending') AS num_pending,
+        count(*) FILTER (WHERE item.delivery = 'withheld') AS num_withheld
+    FROM settlement_item AS item
+    WHERE item.run_id = @id
+) AS counted
+WHERE settlement_run.id = @id
+RETURNING settlement_run.outcome;
+
+-- name: SettlementRunAbort :exec
+-- SettlementRunAbort ends a run without an outcome. Who decided it has
+-- acknowledged it.
+UPDATE settlement_run
+SET
+    abort_detail = @abort_detail::text,
+    abort_reason = @abort_reason::text,
+    acknowledge_reason = CASE WHEN sqlc.narg('decided_by')::text IS NOT NULL THEN @abort_detail END,
+    acknowledged_at = CASE WHEN sqlc.narg('decided_by') IS NOT NULL THEN clock_timestamp() END,
+    acknowledged_by = sqlc.narg('decided_by'),
+    finished_at = clock_timestamp(),
+    job_end = sqlc.narg('job_end'),
+    state = 'aborted'
+WHERE id = @id;
+
+-- name: SettlementRunAcknowledge :exec
+-- SettlementRunAcknowledge notes that a person knows of what was not delivered.
+UPDATE settlement_run
+SET
+    acknowledge_reason = @acknowledge_reason::text,
+    acknowledged_at = clock_timestamp(),
+    acknowledged_by = @acknowledged_by::text
+WHERE id = @id;
+
+-- name: SettlementRunJobIsLive :one
+-- SettlementRunJobIsLive tells whether a job of River is going to work or works.
+SELECT EXISTS (
+    SELECT
+    FROM river_job AS job
+    WHERE job.id = @job_id
+        AND job.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+);
+
+-- name: SettlementRunOrphans :many
+-- SettlementRunOrphans returns unfinished runs that can go on by themselves and
+-- have no live job, oldest first. A run that waits for its inputs can go on when
+-- the watermarks of these sources have reached the end of its period, or when
+-- its deadline is over.
+SELECT run.id
+FROM settlement_run AS run
+WHERE run.state NOT IN ('done', 'aborted', 'awaiting_approval')
+    AND (
+        run.state <> 'waiting_inputs'
+        OR run.inputs_deadline_at < clock_timestamp()
+        OR run.period_ends_at <= (
+            SELECT CASE WHEN count(*) = cardinality(@sources::text[]) THEN min(input_watermark.at) END
+            FROM input_watermark
+            WHERE input_watermark.source = ANY(@sources)
+        )
+    )
+    AND NOT EXISTS (
+        SELECT
+        FROM river_job AS job
+        WHERE job.id = run.job_id
+            AND job.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+    )
+ORDER BY run.id
+LIMIT @max_runs::int;
+
+-- name: SettlementResultList :many
+-- SettlementResultList returns runs with what came of them, newest first: of one
+-- programme, or of all (an empty code).
+SELECT result.*
+FROM settlement_results AS result
+WHERE @programme::text = '' OR result.programme = @programme
+ORDER BY result.run_id DESC
+LIMIT @max_runs::int;
+
+-- name: SettlementResultGet :one
+-- SettlementResultGet returns one run with what came of it.
+SELECT result.*
+FROM settlement_results AS result
+WHERE result.run_id = @run_id;
