@@ -3,11 +3,13 @@ package workers
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/riverqueue/river"
 
 	"truegreen/internal/freshness"
 	"truegreen/internal/outbox"
+	"truegreen/internal/settlement"
 	"truegreen/jobs"
 )
 
@@ -15,7 +17,10 @@ import (
 type Services struct {
 	Recorder *freshness.Recorder
 	Relay    *outbox.Relay
+	Runner   *settlement.Runner
 	Streams  []outbox.Stream
+	// TickBudget is how long one settlement tick may take.
+	TickBudget time.Duration
 }
 
 // Register returns a worker for every kind of job that there is. Every process
@@ -24,30 +29,64 @@ type Services struct {
 func Register(services Services) (*river.Workers, error) {
 	workers := river.NewWorkers()
 	// What this system runs:
-	return workers, errors.Join(
+	registered := errors.Join(
 		addOutbox[jobs.OutboxAgentArgs](workers, services, outbox.StreamAgent),
 		addOutbox[jobs.OutboxRollingArgs](workers, services, outbox.StreamRolling),
 		addOutbox[jobs.OutboxWalletArgs](workers, services, outbox.StreamWallet),
+		add(workers, &settlementWorker[jobs.SettlementCashbackArgs]{recorder: services.Recorder, runner: services.Runner}),
+		add(workers, &settlementTickWorker{budget: services.TickBudget, recorder: services.Recorder, runner: services.Runner}),
 	)
+	if registered != nil {
+		return nil, registered
+	}
+	return workers, nil
+}
+
+func add[T river.JobArgs](workers *river.Workers, worker river.Worker[T]) error {
+	if err := river.AddWorkerSafely(workers, worker); err != nil {
+		return fmt.Errorf("register worker: %w", err)
+	}
+	return nil
 }
 
 func addOutbox[T outboxArgs](workers *river.Workers, services Services, name string) error {
 	for _, stream := range services.Streams {
 		if stream.Name == name {
-			worker := &outboxWorker[T]{recorder: services.Recorder, relay: services.Relay, stream: stream}
-			if err := river.AddWorkerSafely(workers, worker); err != nil {
-				return fmt.Errorf("register worker of outbox stream %s: %w", name, err)
-			}
-			return nil
+			return add(workers, &outboxWorker[T]{recorder: services.Recorder, relay: services.Relay, stream: stream})
 		}
 	}
 	return fmt.Errorf("register workers: the database does not know outbox stream %s", name)
+}
+
+// maxRuns is how many settlement runs one process works side by side.
+const maxRuns = 4
+
+// PeriodicJobs returns what River's leader inserts by the clock. Every process
+// registers it, since any may lead. A tick that is lost costs no more than the
+// time to the next: ticks ask the database what is due.
+func PeriodicJobs(tickInterval time.Duration) []*river.PeriodicJob {
+	return []*river.PeriodicJob{
+		river.NewPeriodicJob(
+			river.PeriodicInterval(tickInterval),
+			func() (river.JobArgs, *river.InsertOpts) { return jobs.SettlementTickArgs{}, nil },
+			&river.PeriodicJobOpts{ID: jobs.SettlementTickArgs{}.Kind(), RunOnStart: true},
+		),
+	}
 }
 
 // Queues returns how many jobs of each queue one process works at once. queues
 // are the names of those that it should work.
 func Queues(streams []outbox.Stream, queues []string) map[string]river.QueueConfig {
 	configs := make(map[string]river.QueueConfig, len(queues))
+	for _, queue := range queues {
+		switch queue {
+		case jobs.QueueSettlementCashback:
+			configs[queue] = river.QueueConfig{MaxWorkers: maxRuns}
+		case jobs.QueueSettlementTick:
+			// A tick that waits for another's locks must not keep the next from trying.
+			configs[queue] = river.QueueConfig{MaxWorkers: 2}
+		}
+	}
 	for _, stream := range streams {
 		for _, queue := range queues {
 			if stream.Queue == queue {

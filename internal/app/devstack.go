@@ -35,6 +35,7 @@ type devStack struct {
 func (stack *devStack) run(ctx context.Context) error {
 	config := *stack.actions.config
 	config.Listen = freeAddress(config.Listen, stack.say)
+	config.Settlement.Interval = min(config.Settlement.Interval, devSettlementInterval)
 	config.Tick = min(config.Tick, devTick)
 	if config.Token == "" {
 		config.Token = appconfig.Secret(rand.Text())

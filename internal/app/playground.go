@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -51,11 +52,24 @@ func (playground *playground) run(ctx context.Context) error {
 		return err
 	}
 	defer pool.Close()
-	if err := playground.fill(ctx, pool); err != nil {
+	end, err := playground.fill(ctx, pool)
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil // interrupted; the next start goes on
 		}
 		return fmt.Errorf("import sample activity: %w", err)
+	}
+	service, err := playground.promote(ctx, pool, end)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("settle sample activity: %w", err)
+	}
+	if service != nil {
+		var telling sync.WaitGroup
+		defer telling.Wait()
+		telling.Go(func() { playground.tellSettlements(ctx, service) })
 	}
 	if err := playground.live(ctx, pool); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("play live traffic: %w", err)
@@ -69,26 +83,27 @@ type sampleState struct {
 	Imported bool      `json:"imported"`
 }
 
-func (playground *playground) fill(ctx context.Context, pool *pgxpool.Pool) error {
+// fill imports the data set, and returns when its activity ends.
+func (playground *playground) fill(ctx context.Context, pool *pgxpool.Pool) (time.Time, error) {
 	path := filepath.Join(playground.stack.dataDir, sampleFile)
 	state, err := readSampleState(path)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	balances, err := playground.wallets.Balances(ctx, pool, string(activity.StatusActive), 1)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	// The file may speak of another database than the one that is named now.
 	hasPlayers := len(balances) > 0
 	if state.End.IsZero() || (state.Imported && !hasPlayers) {
 		state = sampleState{End: time.Now().Truncate(time.Millisecond), Imported: hasPlayers}
 		if err := writeSampleState(path, state); err != nil {
-			return err
+			return time.Time{}, err
 		}
 	}
 	if state.Imported {
-		return nil
+		return state.End, nil
 	}
 
 	say := playground.stack.say
@@ -102,11 +117,11 @@ func (playground *playground) fill(ctx context.Context, pool *pgxpool.Pool) erro
 	}()
 	result, err := playground.activity.Import(ctx, pool, "sample activity", reader, activity.ImportOptions{})
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	say("imported %d lines of sample activity in %s; live traffic goes on", result.NumLines, time.Since(started).Round(100*time.Millisecond))
 	state.Imported = true
-	return writeSampleState(path, state)
+	return state.End, writeSampleState(path, state)
 }
 
 // live plays until ctx is done. What cannot be applied is tried again: the

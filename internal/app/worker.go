@@ -23,15 +23,14 @@ import (
 	"truegreen/internal/outbox"
 	"truegreen/internal/pgtx"
 	"truegreen/internal/publish/natspublish"
+	"truegreen/internal/settlement"
+	"truegreen/internal/wallet"
+	"truegreen/jobs"
 	"truegreen/migrations"
 	"truegreen/workers"
 )
 
 const (
-	// rescueAfter is when a job that nobody works any more is given to somebody
-	// else: above every job's timeout.
-	rescueAfter = 90 * time.Second
-
 	// maxRiverID is the longest id that River takes.
 	maxRiverID = 100
 
@@ -129,15 +128,35 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 	if err != nil {
 		return err
 	}
-	registered, err := workers.Register(workers.Services{Recorder: recorder, Relay: relay, Streams: streams})
+	settlements, err := newSettlement(worker.pool, worker.logger, worker.config)
+	if err != nil {
+		return err
+	}
+	runner := settlement.NewRunner(settlements, wallet.New(), recorder, worker.logger)
+	registered, err := workers.Register(workers.Services{
+		Recorder: recorder, Relay: relay, Runner: runner, Streams: streams, TickBudget: worker.config.Settlement.TickBudget,
+	})
 	if err != nil {
 		return err
 	}
 	queues := workers.Queues(streams, worker.queueNames(registry))
-	worker.process, err = freshness.NewProcess(freshness.ProcessConfig{Queues: processQueues(queues, worker.config)})
+	worker.process, err = freshness.NewProcess(freshness.ProcessConfig{Queues: processQueues(queues, worker.config, runner)})
 	if err != nil {
 		return err
 	}
+	if err := worker.makeRiver(registered, queues); err != nil {
+		return err
+	}
+	worker.sweeper = outbox.NewSweeper(worker.pool, worker.logger, outbox.SweeperConfig{
+		Interval:      worker.config.Outbox.Sweep,
+		ProofInterval: worker.config.Outbox.Interval,
+	})
+	return worker.watch()
+}
+
+// makeRiver makes the client that works the queues.
+func (worker *worker) makeRiver(registered *river.Workers, queues map[string]river.QueueConfig) error {
+	var err error
 	worker.river, err = river.NewClient(riverpgxv5.New(worker.riverPool), &river.Config{
 		CancelledJobRetentionPeriod: keep,
 		DiscardedJobRetentionPeriod: keep,
@@ -148,19 +167,16 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 		JobTimeout:                  worker.config.Outbox.Budget,
 		Logger:                      slog.New(quietHandler{worker.logger.Handler()}),
 		Middleware:                  []rivertype.Middleware{workers.NewLogMiddleware(worker.logger)},
+		PeriodicJobs:                workers.PeriodicJobs(worker.config.Settlement.Interval),
 		Plugins:                     []rivertype.Plugin{worker.process},
 		Queues:                      queues,
-		RescueStuckJobsAfter:        rescueAfter,
+		RescueStuckJobsAfter:        worker.config.RescueAfter,
 		Workers:                     registered,
 	})
 	if err != nil {
 		return fmt.Errorf("make queue client: %w", err)
 	}
-	worker.sweeper = outbox.NewSweeper(worker.pool, worker.logger, outbox.SweeperConfig{
-		Interval:      worker.config.Outbox.Sweep,
-		ProofInterval: worker.config.Outbox.Interval,
-	})
-	return worker.watch()
+	return nil
 }
 
 // watch makes what judges the process, and what shows the judgement.
@@ -264,25 +280,32 @@ func (worker *worker) queueNames(registry *freshness.Registry) []string {
 func loops(config *appconfig.Config) []freshness.Loop {
 	all := freshness.DefaultLoops()
 	for i := range all {
-		all[i] = freshness.Loop{
-			Budget:         config.Outbox.Budget,
-			GatesReadiness: all[i].GatesReadiness,
-			Interval:       config.Outbox.Interval,
-			ItemRedAfter:   config.Outbox.ItemRedAfter,
-			JobKind:        all[i].JobKind,
-			Name:           all[i].Name,
-			Queue:          all[i].Queue,
-			RedAfter:       config.Outbox.RedAfter,
-			Slack:          config.LeaderChange,
+		loop := &all[i]
+		loop.LateAfter, loop.RedAfter, loop.Slack = 0, 0, config.LeaderChange
+		switch loop.Queue {
+		case jobs.QueueSettlementTick:
+			loop.Budget, loop.Interval = config.Settlement.TickBudget, config.Settlement.Interval
+		case jobs.QueueSettlementCashback:
+			loop.Budget, loop.Interval = config.Settlement.Budget, config.Settlement.Interval
+		default:
+			loop.Budget, loop.Interval = config.Outbox.Budget, config.Outbox.Interval
+			loop.ItemRedAfter, loop.RedAfter = config.Outbox.ItemRedAfter, config.Outbox.RedAfter
 		}
 	}
 	return all
 }
 
-func processQueues(queues map[string]river.QueueConfig, config *appconfig.Config) []freshness.ProcessQueue {
+func processQueues(queues map[string]river.QueueConfig, config *appconfig.Config, runner *settlement.Runner) []freshness.ProcessQueue {
 	var watched []freshness.ProcessQueue
 	for name, queue := range queues {
-		watched = append(watched, freshness.ProcessQueue{MaxWorkers: queue.MaxWorkers, Name: name, Timeout: config.Outbox.Budget})
+		timeout := config.Outbox.Budget
+		switch name {
+		case jobs.QueueSettlementTick:
+			timeout = config.Settlement.TickBudget
+		case jobs.QueueSettlementCashback:
+			timeout = runner.JobTimeout()
+		}
+		watched = append(watched, freshness.ProcessQueue{MaxWorkers: queue.MaxWorkers, Name: name, Timeout: timeout})
 	}
 	return watched
 }

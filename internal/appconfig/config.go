@@ -35,6 +35,11 @@ type Config struct {
 	Loops []string
 	// Outbox is how the outbox loops run.
 	Outbox Outbox
+	// RescueAfter is TRUEGREEN_RESCUE_AFTER: when a job whose worker is gone is
+	// given to another one. Longer than any job may take.
+	RescueAfter time.Duration
+	// Settlement is how settlements run.
+	Settlement Settlement
 	// Tick is TRUEGREEN_TICK: how often a process judges itself.
 	Tick time.Duration
 	// Token is TRUEGREEN_TOKEN; empty when nobody may change anything by HTTP.
@@ -70,6 +75,29 @@ type Outbox struct {
 	// Sweep is TRUEGREEN_OUTBOX_SWEEP: how often every process looks for due
 	// events that have no job.
 	Sweep time.Duration
+}
+
+// Settlement is how the settlement loops run.
+type Settlement struct {
+	// Backoff is TRUEGREEN_SETTLEMENT_BACKOFF: how long a run waits after its
+	// first pass that left something undelivered.
+	Backoff time.Duration
+	// Budget is TRUEGREEN_SETTLEMENT_BUDGET: how long a due run may take before it
+	// counts as late; 1 of them later it is red.
+	Budget time.Duration
+	// Chunk is TRUEGREEN_SETTLEMENT_CHUNK: how many credits share a transaction.
+	Chunk int
+	// Interval is TRUEGREEN_SETTLEMENT_INTERVAL: how often it is looked for what
+	// is due.
+	Interval time.Duration
+	// LockTimeout is TRUEGREEN_SETTLEMENT_LOCK_TIMEOUT: how long a chunk waits for
+	// a locked wallet.
+	LockTimeout time.Duration
+	// Slice is TRUEGREEN_SETTLEMENT_SLICE: how long one job works on a run before
+	// it leaves the rest to the next.
+	Slice time.Duration
+	// TickBudget is TRUEGREEN_SETTLEMENT_TICK_BUDGET: how long one look may take.
+	TickBudget time.Duration
 }
 
 // Load reads the settings for a command that obeys the given groups of them.
@@ -148,7 +176,30 @@ func complete(config *Config, refused map[string]bool) []string {
 		config.URL = "http://" + reachable(config.Listen)
 	}
 
-	return checkOutbox(config, refused)
+	return append(checkOutbox(config, refused), checkRescue(config, refused)...)
+}
+
+// sliceSlack is what the job of a settlement may take longer than its slice.
+const sliceSlack = 15 * time.Second
+
+// checkRescue checks that no job is taken for dead while it may still work.
+func checkRescue(config *Config, refused map[string]bool) []string {
+	var wrong []string
+	for _, job := range []struct {
+		name  string
+		lasts time.Duration
+		more  string
+	}{
+		{"TRUEGREEN_OUTBOX_BUDGET", config.Outbox.Budget, ""},
+		{"TRUEGREEN_SETTLEMENT_SLICE", config.Settlement.Slice + sliceSlack, " and 15s"},
+		{"TRUEGREEN_SETTLEMENT_TICK_BUDGET", config.Settlement.TickBudget, ""},
+	} {
+		if !refused["TRUEGREEN_RESCUE_AFTER"] && !refused[job.name] && config.RescueAfter <= job.lasts {
+			wrong = append(wrong, fmt.Sprintf("TRUEGREEN_RESCUE_AFTER must be longer than %s%s (%s), got %q",
+				job.name, job.more, shortDuration(job.lasts), shortDuration(config.RescueAfter)))
+		}
+	}
+	return wrong
 }
 
 // checkOutbox checks what the outbox settings must hold between them, and works

@@ -29,7 +29,7 @@ func TestLoad(t *testing.T) {
 			Listen:       "127.0.0.1:8080",
 			LogFormat:    "text",
 			LogLevel:     slog.LevelInfo,
-			Loops:        []string{"outbox_wallet", "outbox_rolling", "outbox_agent"},
+			Loops:        []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_cashback"},
 			Outbox: appconfig.Outbox{
 				AckTimeout:   3 * time.Second,
 				Batch:        1000,
@@ -39,6 +39,16 @@ func TestLoad(t *testing.T) {
 				Lease:        6 * time.Second,
 				RedAfter:     time.Minute,
 				Sweep:        time.Second,
+			},
+			RescueAfter: 90 * time.Second,
+			Settlement: appconfig.Settlement{
+				Backoff:     15 * time.Second,
+				Budget:      30 * time.Minute,
+				Chunk:       1000,
+				Interval:    30 * time.Second,
+				LockTimeout: 3 * time.Second,
+				Slice:       time.Minute,
+				TickBudget:  10 * time.Second,
 			},
 			Tick: 5 * time.Second,
 			URL:  "http://127.0.0.1:8080",
@@ -56,6 +66,21 @@ func TestLoad(t *testing.T) {
 		require.Equal(t, "text", config.LogFormat)
 	})
 
+	t.Run("RefusesToRescueJobsThatMayStillWork", func(t *testing.T) {
+		t.Parallel()
+
+		_, err := appconfig.Load(nil, []string{
+			"TRUEGREEN_RESCUE_AFTER=20s", "TRUEGREEN_SETTLEMENT_SLICE=5s", "TRUEGREEN_SETTLEMENT_TICK_BUDGET=20s", "TRUEGREEN_OUTBOX_BUDGET=30s",
+			"TRUEGREEN_OUTBOX_RED_AFTER=2m",
+		})
+		require.EqualError(t, err, strings.Join([]string{
+			"read settings:",
+			`TRUEGREEN_RESCUE_AFTER must be longer than TRUEGREEN_OUTBOX_BUDGET (30s), got "20s"`,
+			`TRUEGREEN_RESCUE_AFTER must be longer than TRUEGREEN_SETTLEMENT_SLICE and 15s (20s), got "20s"`,
+			`TRUEGREEN_RESCUE_AFTER must be longer than TRUEGREEN_SETTLEMENT_TICK_BUDGET (20s), got "20s"`,
+		}, "\n"))
+	})
+
 	t.Run("ReportsEverythingAtOnceInOrder", func(t *testing.T) {
 		t.Parallel()
 
@@ -70,7 +95,7 @@ func TestLoad(t *testing.T) {
 			"TRUEGREEN_LOGG is not a setting; did you mean TRUEGREEN_LOG?",
 			"DATABASE_URL is required: set it, or give --database-url",
 			"TRUEGREEN_BROKER is required: set it, or give --broker",
-			`TRUEGREEN_LOOPS must be a list, joined by commas, of all, outbox, outbox_wallet, outbox_rolling, outbox_agent, got "outbox,walet"`,
+			`TRUEGREEN_LOOPS must be a list, joined by commas, of all, outbox, settlement, outbox_wallet, outbox_rolling, outbox_agent, settlement_tick, settlement_cashback, got "outbox,walet"`,
 			`TRUEGREEN_TICK must be a duration with its unit, from 100ms to 15s, got "5"`,
 			`TRUEGREEN_OUTBOX_BATCH must be a whole number from 1 to 10000, got "0"`,
 		}, "\n"))
@@ -210,12 +235,15 @@ func TestLoad_Bounds(t *testing.T) {
 func TestLoad_Loops(t *testing.T) {
 	t.Parallel()
 
+	all := []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_cashback"}
 	for text, loops := range map[string][]string{
-		"all":                                  {"outbox_wallet", "outbox_rolling", "outbox_agent"},
-		"outbox":                               {"outbox_wallet", "outbox_rolling", "outbox_agent"},
+		"all":                                  all,
+		"outbox":                               all[:3],
 		"outbox_agent,outbox_wallet":           {"outbox_wallet", "outbox_agent"},
 		" outbox_rolling , outbox_rolling":     {"outbox_rolling"},
-		"outbox_agent,all,outbox,outbox_agent": {"outbox_wallet", "outbox_rolling", "outbox_agent"},
+		"outbox_agent,all,outbox,outbox_agent": all,
+		"settlement":                           all[3:],
+		"settlement_tick,outbox":               all[:4],
 	} {
 		config, err := appconfig.Load(nil, []string{"TRUEGREEN_LOOPS=" + text})
 		require.NoError(t, err, text)

@@ -49,7 +49,7 @@ type Setting struct {
 // Settings lists every setting, in the order in which they are documented and
 // complained about.
 func Settings() []Setting {
-	return slices.Concat(connectionSettings(), processSettings(), outboxSettings())
+	return slices.Concat(connectionSettings(), processSettings(), outboxSettings(), settlementSettings())
 }
 
 // BindFlags adds the flags of the settings in the given groups to flags. Their
@@ -192,6 +192,12 @@ func processSettings() []Setting {
 			Flag:    "leader-change",
 			Name:    "TRUEGREEN_LEADER_CHANGE",
 		}, time.Second, 10*time.Minute, func(config *Config) *time.Duration { return &config.LeaderChange }),
+		duration(Setting{
+			Default: "90s",
+			Doc:     "When a job whose worker is gone is given to another one. Longer than any job may take: TRUEGREEN_OUTBOX_BUDGET, TRUEGREEN_SETTLEMENT_TICK_BUDGET, and TRUEGREEN_SETTLEMENT_SLICE with 15 s for its last chunk.",
+			Flag:    "rescue-after",
+			Name:    "TRUEGREEN_RESCUE_AFTER",
+		}, time.Second, time.Hour, func(config *Config) *time.Duration { return &config.RescueAfter }),
 	}
 }
 
@@ -244,5 +250,52 @@ func outboxSettings() []Setting {
 			Flag:    "outbox-sweep",
 			Name:    "TRUEGREEN_OUTBOX_SWEEP",
 		}, 50*time.Millisecond, time.Minute, func(config *Config) *time.Duration { return &config.Outbox.Sweep }),
+	}
+}
+
+func settlementSettings() []Setting {
+	return []Setting{
+		duration(Setting{
+			Default: "30s",
+			Doc:     "How often it is looked for closed periods that have no run, and for runs that have no job.",
+			Flag:    "settlement-interval",
+			Name:    "TRUEGREEN_SETTLEMENT_INTERVAL",
+		}, time.Second, 10*time.Minute, func(config *Config) *time.Duration { return &config.Settlement.Interval }),
+		duration(Setting{
+			Default: "10s",
+			Doc:     "How long one such look may take: the timeout of its job.",
+			Flag:    "settlement-tick-budget",
+			Name:    "TRUEGREEN_SETTLEMENT_TICK_BUDGET",
+		}, 200*time.Millisecond, 75*time.Second, func(config *Config) *time.Duration { return &config.Settlement.TickBudget }),
+		duration(Setting{
+			Default: "30m",
+			Doc:     "How long a run that waits for nobody may take before its loop is late; as much again later, the loop is stalled.",
+			Flag:    "settlement-budget",
+			Name:    "TRUEGREEN_SETTLEMENT_BUDGET",
+		}, time.Second, 24*time.Hour, func(config *Config) *time.Duration { return &config.Settlement.Budget }),
+		duration(Setting{
+			Default: "60s",
+			Doc:     "How long one job works on a run before it leaves the rest to a successor.",
+			Flag:    "settlement-slice",
+			Name:    "TRUEGREEN_SETTLEMENT_SLICE",
+		}, 10*time.Millisecond, time.Minute, func(config *Config) *time.Duration { return &config.Settlement.Slice }),
+		count(Setting{
+			Default: "1000",
+			Doc:     "How many credits share one transaction. Their wallets are locked until it ends.",
+			Flag:    "settlement-chunk",
+			Name:    "TRUEGREEN_SETTLEMENT_CHUNK",
+		}, 1, 10_000, func(config *Config) *int { return &config.Settlement.Chunk }),
+		duration(Setting{
+			Default: "3s",
+			Doc:     "How long credits wait for a wallet that another transaction has locked, before they are left to the next pass.",
+			Flag:    "settlement-lock-timeout",
+			Name:    "TRUEGREEN_SETTLEMENT_LOCK_TIMEOUT",
+		}, time.Millisecond, 15*time.Second, func(config *Config) *time.Duration { return &config.Settlement.LockTimeout }),
+		duration(Setting{
+			Default: "15s",
+			Doc:     "How long a run waits after its first pass that left something undelivered. Each further one doubles it, up to 10 minutes.",
+			Flag:    "settlement-backoff",
+			Name:    "TRUEGREEN_SETTLEMENT_BACKOFF",
+		}, 10*time.Millisecond, 10*time.Minute, func(config *Config) *time.Duration { return &config.Settlement.Backoff }),
 	}
 }

@@ -10,6 +10,13 @@ import (
 // Actions are what the commands do. Each is called at most once per process, by
 // its command, after [Options.Read].
 type Actions interface {
+	ProgrammeActions
+	SettlementActions
+
+	// Audit looks for what breaks the invariants of the books. What it finds is no
+	// error; an error means that it could not be found out.
+	Audit(ctx context.Context) (AuditReport, error)
+
 	// BrokerProvision creates or updates the broker's streams, and says of each
 	// what it did.
 	BrokerProvision(ctx context.Context) ([]BrokerStream, error)

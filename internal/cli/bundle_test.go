@@ -16,6 +16,10 @@ import (
 
 // fakeActions answers what a test put into it, and keeps what it was asked.
 type fakeActions struct {
+	fakeProgrammes
+	fakeSettlements
+
+	audit     cli.AuditReport
 	calls     []string
 	err       error
 	health    cli.Health
@@ -31,6 +35,10 @@ type fakeActions struct {
 func (fake *fakeActions) call(format string, args ...any) error {
 	fake.calls = append(fake.calls, fmt.Sprintf(format, args...))
 	return fake.err
+}
+
+func (fake *fakeActions) Audit(context.Context) (cli.AuditReport, error) {
+	return fake.audit, fake.call("audit")
 }
 
 func (fake *fakeActions) BrokerProvision(context.Context) ([]cli.BrokerStream, error) {

@@ -12,11 +12,16 @@ import (
 
 // Exit codes.
 const (
-	ExitGood       = 0
-	ExitFailed     = 1  // any failure that has no code of its own
-	ExitDegraded   = 1  // status: it works, and something wants attention
-	ExitBad        = 2  // status: something stands still, or could not be asked
-	ExitWrongUsage = 64 // unknown command or flag, wrong argument or setting
+	ExitGood          = 0
+	ExitFailed        = 1  // any failure that has no code of its own
+	ExitDegraded      = 1  // status: it works, and something wants attention
+	ExitFindings      = 1  // audit: an invariant does not hold
+	ExitBad           = 2  // status: something stands still; it or audit: could not be asked
+	ExitNoneDelivered = 2  // settlement run: every eligible credit failed
+	ExitPartial       = 3  // settlement run: some credits failed
+	ExitAborted       = 4  // settlement run: aborted, rejected or cancelled
+	ExitWaiting       = 5  // settlement run --wait: for inputs or for approval
+	ExitWrongUsage    = 64 // unknown command or flag, wrong argument or setting
 )
 
 // The groups of settings that commands obey, as [Options.Bind] knows them.
@@ -113,8 +118,9 @@ func (p *program) root() *cobra.Command {
 	root.SetOut(p.Streams.Out)
 	root.AddCommand(
 		p.devCommand(), p.workerCommand(), p.brokerCommand(), p.migrateCommand(),
-		p.importCommand(), p.sampleCommand(), p.statusCommand(), p.healthcheckCommand(),
-		p.loopsCommand(), p.versionCommand(),
+		p.importCommand(), p.sampleCommand(), p.programmesCommand(), p.settlementCommand(),
+		p.statusCommand(), p.auditCommand(), p.healthcheckCommand(), p.loopsCommand(),
+		p.versionCommand(),
 	)
 	return root
 }

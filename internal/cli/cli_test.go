@@ -224,6 +224,10 @@ func TestExecute_Failures(t *testing.T) {
 	t.Parallel()
 
 	for _, args := range [][]string{
+		{"programmes", "apply", "-"}, {"programmes", "approve", "x", "1"}, {"programmes", "list"},
+		{"settlement", "acknowledge", "1", "--reason=y"}, {"settlement", "approve", "1"}, {"settlement", "cancel", "1", "--reason=y"},
+		{"settlement", "list"}, {"settlement", "preview", "x", "y"}, {"settlement", "reject", "1", "--reason=y"},
+		{"settlement", "run", "x", "y"}, {"settlement", "run", "x", "y", "--wait"}, {"settlement", "show", "1"},
 		{"broker", "provision"}, {"dev"}, {"healthcheck"}, {"import", "-"}, {"loops", "pause", "x", "--reason=y"},
 		{"loops", "resume", "x", "--reason=y"}, {"migrate", "down"}, {"migrate", "status"}, {"migrate", "up"}, {"sample"}, {"worker"},
 	} {

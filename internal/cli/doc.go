@@ -3,6 +3,6 @@
 // [Actions].
 //
 // Results go to standard output, one document of JSON with --json; errors and
-// progress go to standard error. The exit codes are [ExitGood], [ExitWrongUsage],
-// [ExitFailed], and for status [ExitDegraded] and [ExitBad].
+// progress go to standard error. The exit codes are [ExitGood], [ExitWrongUsage]
+// and [ExitFailed]; status, audit and settlement run have further ones.
 package cli

@@ -111,3 +111,9 @@ func orDash(text string) string {
 	}
 	return text
 }
+
+// nextStep is a line with a command that makes sense next; format is what comes
+// after the program's name.
+func nextStep(format string, args ...any) string {
+	return fmt.Sprintf("  next: truegreen "+format+"\n", args...)
+}

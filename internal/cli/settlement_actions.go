@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"time"
+)
+
+// SettlementActions are the actions of the command settlement. Each that changes
+// a run returns it as it stands afterwards.
+type SettlementActions interface {
+	// SettlementAcknowledge records that somebody knows what a run that is over did
+	// not deliver.
+	SettlementAcknowledge(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
+
+	// SettlementApprove lets a run that was calculated deliver. Its maker may not.
+	SettlementApprove(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
+
+	// SettlementCancel aborts a run that is not over.
+	SettlementCancel(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
+
+	// SettlementList lists runs, the newest first.
+	SettlementList(ctx context.Context, filter SettlementFilter) ([]SettlementRun, error)
+
+	// SettlementPreview calculates a period and books nothing.
+	SettlementPreview(ctx context.Context, code, period string) (SettlementPreview, error)
+
+	// SettlementReject aborts a run that awaits approval.
+	SettlementReject(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
+
+	// SettlementRun starts the run of a period, unless it has one that is not
+	// aborted, and returns it. If the request says to wait, it returns when the run
+	// is over, when it waits for inputs or approval, or, with the run as it stands
+	// and no error, after the request's timeout. An error of a done ctx may come
+	// with the run as it was seen last.
+	SettlementRun(ctx context.Context, request SettlementRequest) (SettlementRun, error)
+
+	// SettlementShow returns one run with all that is to be told about it.
+	SettlementShow(ctx context.Context, runID int64) (SettlementDetail, error)
+}
+
+// SettlementDecision is what somebody decides about a run.
+type SettlementDecision struct {
+	As     string // who decides; never empty
+	Reason string // empty only for approvals
+	RunID  int64  // above 0
+}
+
+// SettlementFilter says which runs to list.
+type SettlementFilter struct {
+	Limit     int    // from 1 to 1000
+	Programme string // a programme's code; empty for all
+}
+
+// SettlementRequest asks for the run of one period.
+type SettlementRequest struct {
+	As     string // who wants it; never empty
+	Code   string // the programme's; never empty
+	Period string // such as 2026-W45; never empty
+
+	// Progress is to be called with the run whenever its state has changed, one
+	// call at a time, and not after the action has returned. Nil without Wait.
+	Progress func(SettlementRun)
+
+	Timeout time.Duration // how long to wait; 0 means as long as it takes
+	Wait    bool
+}
+
+// SettlementRun is one run, by the columns of the view settlement_results and
+// some more. Amounts are in minor units of Currency; all numbers are 0 until the
+// run was calculated.
+type SettlementRun struct {
+	AbortDetail    string     `json:"abort_detail"` // for people; empty for none
+	AbortReason    string     `json:"abort_reason"` // such as budget; empty unless aborted
+	AcknowledgedAt *time.Time `json:"acknowledged_at"`
+	ApprovedBy     string     `json:"approved_by"` // empty until somebody did
+	Attempt        int        `json:"attempt"`     // of delivery; counts from 1, 0 for none yet
+	CreatedBy      string     `json:"created_by"`
+	Credited       int64      `json:"credited"`
+	CreditedAmount int64      `json:"credited_amount,string"`
+	Currency       string     `json:"currency"`
+	Deadline       *time.Time `json:"deadline"` // when waiting for inputs ends in an abort
+	Eligible       int64      `json:"eligible"`
+	EligibleAmount int64      `json:"eligible_amount,string"`
+	Evaluated      int64      `json:"evaluated"`
+	Excluded       int64      `json:"excluded"`
+	Failed         int64      `json:"failed"`
+	FailedAmount   int64      `json:"failed_amount,string"`
+	FinishedAt     *time.Time `json:"finished_at"` // nil until it is over
+	Kind           string     `json:"kind"`        // the programme's, such as cashback
+	MaxAttempts    int        `json:"max_attempts"`
+	Outcome        string     `json:"outcome"` // empty until it is done
+	Pending        int64      `json:"pending"`
+	Period         string     `json:"period"` // such as 2026-W45
+	Programme      string     `json:"programme"`
+	RunID          int64      `json:"run_id"`
+	RunKind        string     `json:"run_kind"` // regular, retry, adjustment
+	StartedAt      *time.Time `json:"started_at"`
+	State          string     `json:"state"`
+	Version        int        `json:"version"`   // the programme's
+	WaitsFor       string     `json:"waits_for"` // for people, without "waits for"; empty for nothing
+	Withheld       int64      `json:"withheld"`
+}
+
+// SettlementDetail is one run with what happened to it, and why.
+type SettlementDetail struct {
+	SettlementRun
+
+	Events     []SettlementEvent  `json:"events"`      // the oldest first
+	TopReasons []SettlementReason `json:"top_reasons"` // the most items first
+}
+
+// SettlementEvent is one thing that happened to a run.
+type SettlementEvent struct {
+	Actor  string    `json:"actor"` // who did it
+	At     time.Time `json:"at"`
+	Detail string    `json:"detail"` // for people; empty for none
+	Kind   string    `json:"kind"`   // such as approved
+	Reason string    `json:"reason"` // what a person gave; empty for none
+}
+
+// SettlementReason counts the items of a run that fared alike.
+type SettlementReason struct {
+	Amount      int64  `json:"amount,string"` // in minor units of the run's currency
+	Delivery    string `json:"delivery"`      // such as failed; empty for none
+	Disposition string `json:"disposition"`   // eligible, excluded
+	NumItems    int64  `json:"num_items"`
+	Reason      string `json:"reason"` // such as no_tier; empty for none
+}
+
+// SettlementPreview is what a run of one period would come to.
+type SettlementPreview struct {
+	Currency       string                `json:"currency"`
+	Eligible       int64                 `json:"eligible"`
+	EligibleAmount int64                 `json:"eligible_amount,string"` // in minor units
+	Evaluated      int64                 `json:"evaluated"`
+	Excluded       int64                 `json:"excluded"`
+	Kind           string                `json:"kind"` // the programme's, such as cashback
+	Period         string                `json:"period"`
+	Programme      string                `json:"programme"`
+	TopReasons     []SettlementReason    `json:"top_reasons"` // the most items first
+	Version        int                   `json:"version"`     // the programme's
+	Watermarks     []SettlementWatermark `json:"watermarks"`  // one per input that the basis needs
+}
+
+// SettlementWatermark is up to when an input has sent everything.
+type SettlementWatermark struct {
+	At      *time.Time `json:"at"`     // nil for never
+	Needed  time.Time  `json:"needed"` // the period's end
+	Reached bool       `json:"reached"`
+	Source  string     `json:"source"` // such as bets
+}

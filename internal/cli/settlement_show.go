@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) settlementShowCommand() *cobra.Command {
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "show RUN_ID [flags]",
+		Short: "Prints a run, what happened to it, and why items were not paid",
+		Args:  namedArgs("RUN_ID"),
+	}
+	jsonFlag(command, &asJSON)
+	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, args []string) error {
+		runID, err := parseRunID(args[0])
+		if err != nil {
+			return err
+		}
+		detail, err := p.Actions.SettlementShow(ctx, runID)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			detail.Events = append([]SettlementEvent{}, detail.Events...)
+			detail.TopReasons = append([]SettlementReason{}, detail.TopReasons...)
+			return p.printJSON(detail)
+		}
+		return p.printf("%s", detail.text())
+	})
+}
+
+func (detail SettlementDetail) text() string {
+	run := detail.SettlementRun
+	var text strings.Builder
+	text.WriteString(run.verdict() + "\n" + run.decisions() + "\n")
+
+	attempt := "none yet"
+	if run.Attempt > 0 {
+		attempt = fmt.Sprintf("%d of %d", run.Attempt, run.MaxAttempts)
+	}
+	text.WriteString(table([][]string{
+		{"programme", fmt.Sprintf("%s version %d (%s)", run.Programme, run.Version, run.Kind)},
+		{"kind of run", orDash(run.RunKind)},
+		{"created by", orDash(shorten(run.CreatedBy, reasonLength))},
+		{"approved by", orDash(shorten(run.ApprovedBy, reasonLength))},
+		{"attempt", attempt},
+		{"started", instantOr(run.StartedAt, "-")},
+		{"finished", instantOr(run.FinishedAt, "-")},
+		{"acknowledged", instantOr(run.AcknowledgedAt, "-")},
+	}))
+
+	if reasons := reasonTable(detail.TopReasons, run.Currency); reasons != "" {
+		text.WriteString("\n" + reasons)
+	}
+	rows := [][]string{{"AT", "EVENT", "WHO", "REASON", "DETAIL"}}
+	for _, event := range detail.Events {
+		rows = append(rows, []string{
+			instant(event.At), event.Kind, orDash(shorten(event.Actor, noteLength)),
+			orDash(shorten(event.Reason, reasonLength)), orDash(shorten(event.Detail, reasonLength)),
+		})
+	}
+	text.WriteString("\n" + orNone(rows, "nothing has happened yet\n"))
+	return text.String()
+}
+
+func (p *program) settlementPreviewCommand() *cobra.Command {
+	var asJSON bool
+	command := &cobra.Command{
+		Use:   "preview CODE PERIOD [flags]",
+		Short: "Prints what the run of a period would come to; books nothing",
+		Long: `Calculates a period as its run would, prints what it comes to, and books nothing.
+As long as an input has not sent everything, the run may come to something else.`,
+		Args: namedArgs("CODE", "PERIOD"),
+	}
+	jsonFlag(command, &asJSON)
+	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, args []string) error {
+		preview, err := p.Actions.SettlementPreview(ctx, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			preview.TopReasons = append([]SettlementReason{}, preview.TopReasons...)
+			preview.Watermarks = append([]SettlementWatermark{}, preview.Watermarks...)
+			return p.printJSON(preview)
+		}
+		return p.printf("%s", preview.text())
+	})
+}
+
+func (preview SettlementPreview) text() string {
+	var text strings.Builder
+	_, _ = fmt.Fprintf(&text, "preview of %s %s (%s, version %d): %d evaluated, %d eligible, %d excluded; eligible %s (minor units)\n",
+		preview.Programme, preview.Period, preview.Kind, preview.Version,
+		preview.Evaluated, preview.Eligible, preview.Excluded, amount(preview.EligibleAmount, preview.Currency))
+	text.WriteString("nothing was booked\n")
+
+	rows := [][]string{{"INPUT", "WATERMARK", "NEEDED", "REACHED"}}
+	for _, watermark := range preview.Watermarks {
+		reached := "yes"
+		if !watermark.Reached {
+			reached = "no: the numbers may change"
+		}
+		rows = append(rows, []string{watermark.Source, instantOr(watermark.At, "never"), instant(watermark.Needed), reached})
+	}
+	if watermarks := orNone(rows, ""); watermarks != "" {
+		text.WriteString("\n" + watermarks)
+	}
+	if reasons := reasonTable(preview.TopReasons, preview.Currency); reasons != "" {
+		text.WriteString("\n" + reasons)
+	}
+	return text.String()
+}

@@ -1,0 +1,268 @@
+package cli_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/cli"
+)
+
+func TestExecute_SettlementList(t *testing.T) {
+	t.Parallel()
+
+	t.Run("PrintsATable", func(t *testing.T) {
+		t.Parallel()
+
+		aborted := sampleRunIn("aborted", "")
+		aborted.AbortReason, aborted.RunID = "inputs_deadline", 13
+		bundle := setup(t)
+		bundle.actions.runs = []cli.SettlementRun{aborted, sampleRun()}
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "list"))
+		require.Equal(t, []string{"list {Limit:20 Programme:}"}, bundle.actions.calls)
+		require.Equal(t, []string{"database"}, bundle.groups)
+		require.Equal(t, `RUN  PROGRAMME        PERIOD    KIND     STATE                    EVALUATED  ELIGIBLE  CREDITED  FAILED  WITHHELD  CREDITED AMOUNT (MINOR UNITS)  FINISHED
+13   weekly-cashback  2026-W45  regular  aborted/inputs_deadline  0          0         0         0       0         0 KRW                          -
+12   weekly-cashback  2026-W45  regular  done/partial             1203       1003      990       10      3         1234500 KRW                    2026-11-09T02:10:05Z
+`, bundle.out.String())
+	})
+
+	t.Run("ListsOneProgrammeUpToALimit", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "list", "--programme=weekly-cashback", "--limit=1000"))
+		require.Equal(t, []string{"list {Limit:1000 Programme:weekly-cashback}"}, bundle.actions.calls)
+		require.Equal(t, "no runs\n", bundle.out.String())
+	})
+
+	t.Run("PrintsJSON", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "list", "--json"))
+		require.JSONEq(t, `{"runs": []}`, bundle.out.String())
+
+		bundle = setup(t)
+		bundle.actions.runs = []cli.SettlementRun{sampleRun()}
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "list", "--json"))
+		require.JSONEq(t, `{"runs": [{`+sampleRunJSON+`}]}`, bundle.out.String())
+	})
+}
+
+func TestExecute_SettlementDecisions(t *testing.T) {
+	t.Parallel()
+
+	verdict := " run 12 of weekly-cashback 2026-W45: planned\n  next: truegreen settlement show 12\n"
+	for name, tc := range map[string]struct {
+		args []string
+		call string
+		done string
+	}{
+		"Acknowledge": {[]string{"acknowledge", "12", "--reason= known "}, "acknowledge {As:cli:ana Reason:known RunID:12}", "acknowledged"},
+		"Approve":     {[]string{"approve", "12", "--as=bo"}, "approve {As:bo Reason: RunID:12}", "approved"},
+		"Cancel":      {[]string{"cancel", "12", "--reason=wrong feed", "--as=bo"}, "cancel {As:bo Reason:wrong feed RunID:12}", "cancelled"},
+		"Reject":      {[]string{"reject", "9223372036854775807", "--reason=too much"}, "reject {As:cli:ana Reason:too much RunID:9223372036854775807}", "rejected"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			bundle := setup(t)
+			bundle.actions.run = sampleRunIn("planned", "")
+			args := append([]string{"settlement"}, tc.args...)
+			require.Equal(t, cli.ExitGood, bundle.run(t, args...), bundle.errOut.String())
+			require.Equal(t, []string{tc.call}, bundle.actions.calls)
+			require.Equal(t, []string{"database"}, bundle.groups)
+			require.Equal(t, tc.done+verdict, bundle.out.String())
+
+			bundle = setup(t)
+			bundle.actions.run = sampleRun()
+			require.Equal(t, cli.ExitGood, bundle.run(t, append(args, "--json")...), "the decision was taken, whatever the run came to")
+			require.JSONEq(t, "{"+sampleRunJSON+"}", bundle.out.String())
+		})
+	}
+}
+
+func TestExecute_SettlementShow(t *testing.T) {
+	t.Parallel()
+
+	detail := cli.SettlementDetail{
+		SettlementRun: sampleRun(),
+		Events: []cli.SettlementEvent{
+			{Actor: "tick", At: time.Date(2026, 11, 9, 2, 0, 0, 0, time.UTC), Kind: "planned"},
+			{Actor: "bo", At: time.Date(2026, 11, 9, 2, 5, 0, 0, time.UTC), Detail: "1250000 KRW", Kind: "approved", Reason: "looks right"},
+		},
+		TopReasons: []cli.SettlementReason{
+			{Amount: 1234500, Delivery: "credited", Disposition: "eligible", NumItems: 990},
+			{Disposition: "excluded", NumItems: 200, Reason: "no_tier"},
+		},
+	}
+
+	t.Run("PrintsTheRunItsReasonsAndItsEvents", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.detail = detail
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12"), "what it came to is told, not returned")
+		require.Equal(t, []string{"show 12"}, bundle.actions.calls)
+		require.Equal(t, `run 12 of weekly-cashback 2026-W45: done/partial; 1203 evaluated, 1003 eligible, 990 credited, 10 failed, 3 withheld, 200 excluded; eligible 1250000 KRW, credited 1234500 KRW, failed 15500 KRW (minor units)
+  next: truegreen settlement acknowledge 12 --reason TEXT
+
+programme     weekly-cashback version 3 (cashback)
+kind of run   regular
+created by    cli:ana
+approved by   bo
+attempt       2 of 6
+started       2026-11-09T02:00:00Z
+finished      2026-11-09T02:10:05Z
+acknowledged  -
+
+DISPOSITION  DELIVERY  REASON   ITEMS  AMOUNT (MINOR UNITS)
+eligible     credited  -        990    1234500 KRW
+excluded     -         no_tier  200    0 KRW
+
+AT                    EVENT     WHO   REASON       DETAIL
+2026-11-09T02:00:00Z  planned   tick  -            -
+2026-11-09T02:05:00Z  approved  bo    looks right  1250000 KRW
+`, bundle.out.String())
+	})
+
+	t.Run("SaysWhatThereIsNotYet", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.detail.SettlementRun = sampleRunIn("planned", "")
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12"))
+		require.Contains(t, bundle.out.String(), "attempt       none yet\nstarted       -\n")
+		require.Contains(t, bundle.out.String(), "\n\nnothing has happened yet\n")
+		require.NotContains(t, bundle.out.String(), "DISPOSITION")
+	})
+
+	t.Run("PrintsJSON", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.detail = detail
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12", "--json"))
+		require.JSONEq(t, `{`+sampleRunJSON+`,
+			"events": [
+				{"actor": "tick", "at": "2026-11-09T02:00:00Z", "detail": "", "kind": "planned", "reason": ""},
+				{"actor": "bo", "at": "2026-11-09T02:05:00Z", "detail": "1250000 KRW", "kind": "approved", "reason": "looks right"}
+			],
+			"top_reasons": [
+				{"amount": "1234500", "delivery": "credited", "disposition": "eligible", "num_items": 990, "reason": ""},
+				{"amount": "0", "delivery": "", "disposition": "excluded", "num_items": 200, "reason": "no_tier"}
+			]
+		}`, bundle.out.String())
+
+		bundle = setup(t)
+		bundle.actions.detail.SettlementRun = sampleRun()
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12", "--json"))
+		require.JSONEq(t, `{`+sampleRunJSON+`, "events": [], "top_reasons": []}`, bundle.out.String())
+	})
+}
+
+func TestExecute_SettlementPreview(t *testing.T) {
+	t.Parallel()
+
+	preview := cli.SettlementPreview{
+		Currency: "KRW", Eligible: 1003, EligibleAmount: 1250000, Evaluated: 1203, Excluded: 200, Kind: "cashback", Period: "2026-W45",
+		Programme: "weekly-cashback", Version: 3,
+		TopReasons: []cli.SettlementReason{{Disposition: "excluded", NumItems: 200, Reason: "winner"}},
+		Watermarks: []cli.SettlementWatermark{
+			{At: new(time.Date(2026, 11, 9, 1, 0, 0, 0, time.UTC)), Needed: time.Date(2026, 11, 9, 0, 0, 0, 0, time.UTC), Reached: true, Source: "bets"},
+			{Needed: time.Date(2026, 11, 9, 0, 0, 0, 0, time.UTC), Source: "cash"},
+		},
+	}
+
+	t.Run("PrintsWhatARunWouldComeTo", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.preview = preview
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "weekly-cashback", "2026-W45"))
+		require.Equal(t, []string{"preview weekly-cashback 2026-W45"}, bundle.actions.calls)
+		require.Equal(t, `preview of weekly-cashback 2026-W45 (cashback, version 3): 1203 evaluated, 1003 eligible, 200 excluded; eligible 1250000 KRW (minor units)
+nothing was booked
+
+INPUT  WATERMARK             NEEDED                REACHED
+bets   2026-11-09T01:00:00Z  2026-11-09T00:00:00Z  yes
+cash   never                 2026-11-09T00:00:00Z  no: the numbers may change
+
+DISPOSITION  DELIVERY  REASON  ITEMS  AMOUNT (MINOR UNITS)
+excluded     -         winner  200    0 KRW
+`, bundle.out.String())
+	})
+
+	t.Run("PrintsJSON", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.preview = preview
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "weekly-cashback", "2026-W45", "--json"))
+		require.JSONEq(t, `{
+			"currency": "KRW", "eligible": 1003, "eligible_amount": "1250000", "evaluated": 1203, "excluded": 200, "kind": "cashback",
+			"period": "2026-W45", "programme": "weekly-cashback", "version": 3,
+			"top_reasons": [{"amount": "0", "delivery": "", "disposition": "excluded", "num_items": 200, "reason": "winner"}],
+			"watermarks": [
+				{"at": "2026-11-09T01:00:00Z", "needed": "2026-11-09T00:00:00Z", "reached": true, "source": "bets"},
+				{"at": null, "needed": "2026-11-09T00:00:00Z", "reached": false, "source": "cash"}
+			]
+		}`, bundle.out.String())
+
+		bundle = setup(t)
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "x", "y", "--json"))
+		require.Contains(t, bundle.out.String(), `"top_reasons": []`)
+		require.Contains(t, bundle.out.String(), `"watermarks": []`)
+	})
+}
+
+func TestExecute_SettlementWrongUsage(t *testing.T) {
+	t.Parallel()
+
+	number := " must be a whole number from 1 to 9223372036854775807, got "
+	reason := "--reason must be given, with 1 to 500 characters, got "
+	for name, tc := range map[string]struct {
+		args   []string
+		errOut string
+	}{
+		"AcknowledgeNoReason": {[]string{"acknowledge", "1"}, reason + "0"},
+		"ApproveAsNobody":     {[]string{"approve", "1", "--as= "}, "--as must be given, with 1 to 200 characters, got 0"},
+		"ApproveMinus":        {[]string{"approve", "--", "-1"}, "RUN_ID" + number + `"-1"`},
+		"ApproveNothing":      {[]string{"approve"}, "approve takes one RUN_ID, got 0"},
+		"ApproveWithReason":   {[]string{"approve", "1", "--reason=x"}, "unknown flag: --reason"},
+		"CancelNoReason":      {[]string{"cancel", "1", "--reason= "}, reason + "0"},
+		"ListEmptyProgramme":  {[]string{"list", "--programme="}, "--programme must not be empty; leave it out for all"},
+		"ListLimitLarge":      {[]string{"list", "--limit=1001"}, "--limit must be from 1 to 1000, got 1001"},
+		"ListLimitZero":       {[]string{"list", "--limit=0"}, "--limit must be from 1 to 1000, got 0"},
+		"PreviewNoPeriod":     {[]string{"preview", "x"}, "preview takes CODE and PERIOD, got 1"},
+		"RejectLongReason":    {[]string{"reject", "1", "--reason=" + strings.Repeat("x", 501)}, reason + "501"},
+		"RejectNoReason":      {[]string{"reject", "1"}, reason + "0"},
+		"RejectWord":          {[]string{"reject", "all", "--reason=x"}, "RUN_ID" + number + `"all"`},
+		"RunAsTooLong":        {[]string{"run", "x", "y", "--as=" + strings.Repeat("x", 201)}, "--as must be given, with 1 to 200 characters, got 201"},
+		"RunNoPeriod":         {[]string{"run", "x"}, "run takes CODE and PERIOD, got 1"},
+		"RunPeriodEmpty":      {[]string{"run", "x", ""}, "PERIOD must not be empty"},
+		"RunTimeoutAlone":     {[]string{"run", "x", "y", "--timeout=1s"}, "--timeout needs --wait"},
+		"RunTimeoutZero":      {[]string{"run", "x", "y", "--wait", "--timeout=0s"}, "--timeout must be above 0, got 0s"},
+		"ShowLarge":           {[]string{"show", "9223372036854775808"}, "RUN_ID" + number + `"9223372036854775808"`},
+		"ShowTwo":             {[]string{"show", "1", "2"}, "show takes one RUN_ID, got 2"},
+		"ShowZero":            {[]string{"show", "0"}, "RUN_ID" + number + `"0"`},
+		"Unknown":             {[]string{"frobnicate"}, `unknown command "frobnicate"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			path := "settlement " + tc.args[0]
+			if name == "Unknown" {
+				path = "settlement"
+			}
+			bundle := setup(t)
+			require.Equal(t, cli.ExitWrongUsage, bundle.run(t, append([]string{"settlement"}, tc.args...)...))
+			require.Equal(t, "truegreen: "+tc.errOut+"\nsee 'truegreen "+path+" --help'\n", bundle.errOut.String())
+			require.Empty(t, bundle.out.String())
+			require.Empty(t, bundle.actions.calls)
+		})
+	}
+}

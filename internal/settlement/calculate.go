@@ -1,0 +1,108 @@
+package settlement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/internal/pgtx"
+)
+
+// autoApprover approves what its programme's terms say needs no person.
+const autoApprover = "auto_approve_below"
+
+// calculate works out what everybody is owed, if the inputs are complete; they
+// are proven by their watermarks. It reports whether the run can deliver now;
+// otherwise the job is completed, and the run waits or has ended.
+//
+// The items, their counts and where the run goes from there are one
+// transaction: a calculation that was cut off left nothing behind.
+func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, err error) {
+	complete, verdict, err := h.begin(ctx)
+	if err != nil || !complete {
+		return false, verdict, err
+	}
+	err = pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
+		if _, err := h.fence(ctx, tx, stateCalculating); err != nil {
+			return err
+		}
+		marks, err := readInputs(ctx, tx)
+		if err != nil {
+			return err
+		}
+		counted, err := calculateItems(ctx, tx, h.row, &h.terms, *marks.lowest()) // begin saw them complete; they never go back
+		if err != nil {
+			return err
+		}
+		if err := record(ctx, tx, h.runID, event{actor: h.actor(), detail: counted, kind: "calculated"}); err != nil {
+			return err
+		}
+		switch limit := h.terms.AutoApproveBelow; {
+		case counted.NumEligible == 0:
+			verdict, err = h.finish(ctx, tx, jobCompleted)
+			return err
+		case limit != nil && counted.EligibleMinor < int64(*limit):
+			approved = true
+			return approve(ctx, tx, h.runID, autoApprover, fmt.Sprintf("%d is below %d", counted.EligibleMinor, *limit))
+		default:
+			if err := queries.SettlementRunAwaitApproval(ctx, tx, &dbsqlc.SettlementRunAwaitApprovalParams{ID: h.runID}); err != nil {
+				return fmt.Errorf("let it wait for approval: %w", err)
+			}
+			return h.completeNeutral(ctx, tx, nil)
+		}
+	})
+	if errors.Is(err, errArithmetic) {
+		verdict, err = h.abort(ctx, abortInvariant, err.Error())
+		return false, verdict, err
+	}
+	if err == nil {
+		verdict.logIfAny(ctx, h.runner.logger)
+	}
+	return approved, verdict, err
+}
+
+// begin reports whether the inputs are complete, and notes it. Where they are
+// not, the run waits and its job is completed, or the run is aborted at its
+// deadline: what a dead feed says is not to be told from nobody having played.
+func (h *hold) begin(ctx context.Context) (complete bool, verdict *Verdict, err error) {
+	var late string
+	err = pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
+		run := &h.row.SettlementRun
+		if _, err := h.fence(ctx, tx, run.State); err != nil {
+			return err
+		}
+		marks, err := readInputs(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if marks.reach(run.PeriodEndsAt) {
+			complete = true
+			if err := queries.SettlementRunCalculating(ctx, tx, &dbsqlc.SettlementRunCalculatingParams{ID: h.runID}); err != nil {
+				return fmt.Errorf("note that it is calculated: %w", err)
+			}
+			return nil
+		}
+		missing := fmt.Sprintf("watermarks (%s) have not reached the period's end, %s", marks, run.PeriodEndsAt.UTC().Format(time.RFC3339))
+		if h.row.Now.After(run.InputsDeadlineAt) {
+			late = fmt.Sprintf("%s, by %s", missing, run.InputsDeadlineAt.UTC().Format(time.RFC3339))
+			return nil
+		}
+		if run.State != stateWaitingInputs {
+			if err := queries.SettlementRunWait(ctx, tx, &dbsqlc.SettlementRunWaitParams{ID: h.runID}); err != nil {
+				return fmt.Errorf("let it wait for its inputs: %w", err)
+			}
+			if err := record(ctx, tx, h.runID, event{actor: h.actor(), kind: "waiting_inputs", reason: missing}); err != nil {
+				return err
+			}
+		}
+		return h.completeNeutral(ctx, tx, nil)
+	})
+	if err == nil && late != "" {
+		verdict, err = h.abort(ctx, abortInputsDeadline, late)
+	}
+	return complete, verdict, err
+}

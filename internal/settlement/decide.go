@@ -1,0 +1,180 @@
+package settlement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/internal/fault"
+	"truegreen/internal/pgtx"
+)
+
+// Decision is what a person decided about a run.
+type Decision struct {
+	By     string // who; 1 to 200 characters
+	Reason string // why; may be empty for an approval
+	RunID  int64
+}
+
+// Approve lets a calculated run deliver, and inserts its job in the same
+// transaction.
+//
+// Fails with [fault.KindNotFound] for an unknown run, and with
+// [fault.KindInvalid] unless it awaits approval, and by whom it was made.
+func (service *Service) Approve(ctx context.Context, decision Decision) (Result, error) {
+	return service.decide(ctx, "approve", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
+		run := &row.SettlementRun
+		switch {
+		case run.State != stateAwaitingApproval:
+			return fault.Invalid("it is %s, and only a run that awaits approval can be approved", describe(run))
+		case run.CreatedBy == decision.By:
+			return fault.Invalid("%s made it, so somebody else must approve it: give another name with --as", decision.By)
+		}
+		if err := approve(ctx, tx, run.ID, decision.By, decision.Reason); err != nil {
+			return err
+		}
+		return service.giveJob(ctx, tx, row.ProgrammeKind, run.ID, attemptsLeft(run))
+	})
+}
+
+// approve notes an approval, of a person or by the programme's terms.
+func approve(ctx context.Context, tx pgx.Tx, runID int64, by, reason string) error {
+	err := queries.SettlementRunApprove(ctx, tx, &dbsqlc.SettlementRunApproveParams{ApprovedBy: by, ID: runID})
+	if err != nil {
+		return fmt.Errorf("store the approval: %w", err)
+	}
+	return record(ctx, tx, runID, event{actor: by, kind: stateApproved, reason: reason})
+}
+
+// Reject ends a run that awaits approval. It pays nothing, and its period can be
+// settled by another run.
+//
+// Fails with [fault.KindNotFound] and [fault.KindInvalid], as Approve does.
+func (service *Service) Reject(ctx context.Context, decision Decision) (Result, error) {
+	return service.decide(ctx, "reject", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
+		if run := &row.SettlementRun; run.State != stateAwaitingApproval {
+			return fault.Invalid("it is %s, and only a run that awaits approval can be rejected", describe(run))
+		}
+		return endByDecision(ctx, tx, decision, abortRejected)
+	})
+}
+
+// Cancel ends a run that has not begun to pay. Its period can be settled by
+// another run.
+//
+// Fails with [fault.KindNotFound] for an unknown run, and with
+// [fault.KindInvalid] for one that pays or has ended.
+func (service *Service) Cancel(ctx context.Context, decision Decision) (Result, error) {
+	return service.decide(ctx, "cancel", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
+		if run := &row.SettlementRun; isEnded(run.State) || run.State == stateDelivering {
+			return fault.Invalid("it is %s, and only a run that has not begun to pay can be cancelled", describe(run))
+		}
+		return endByDecision(ctx, tx, decision, abortCancelled)
+	})
+}
+
+// Acknowledge notes that a person knows what a run did not deliver, which ends
+// its alarm.
+//
+// Fails with [fault.KindNotFound] for an unknown run, and with
+// [fault.KindInvalid] for one that leaves nothing to acknowledge.
+func (service *Service) Acknowledge(ctx context.Context, decision Decision) (Result, error) {
+	return service.decide(ctx, "acknowledge", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
+		run := &row.SettlementRun
+		outcome := valueOr(run.Outcome, "")
+		switch {
+		case run.State != stateAborted && outcome != outcomePartial && outcome != outcomeNoneDelivered:
+			return fault.Invalid("it is %s, which leaves nothing to acknowledge", describe(run))
+		case run.AcknowledgedAt != nil:
+			return fault.Invalid("%s has acknowledged it at %s", valueOr(run.AcknowledgedBy, ""), run.AcknowledgedAt.UTC().Format(time.RFC3339))
+		}
+		err := queries.SettlementRunAcknowledge(ctx, tx, &dbsqlc.SettlementRunAcknowledgeParams{
+			AcknowledgeReason: decision.Reason,
+			AcknowledgedBy:    decision.By,
+			ID:                run.ID,
+		})
+		if err != nil {
+			return fmt.Errorf("store the acknowledgement: %w", err)
+		}
+		return record(ctx, tx, run.ID, event{actor: decision.By, kind: "acknowledged", reason: decision.Reason})
+	})
+}
+
+// decide runs fn in a transaction that has locked the run.
+func (service *Service) decide(
+	ctx context.Context, act string, decision Decision,
+	fn func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error,
+) (Result, error) {
+	var result Result
+	err := pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
+		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: decision.RunID})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fault.NotFound("there is no such run: see truegreen settlement list")
+		}
+		if err != nil {
+			return fmt.Errorf("lock it: %w", err)
+		}
+		if err := fn(tx, row); err != nil {
+			return err
+		}
+		result, err = readResult(ctx, tx, decision.RunID)
+		return err
+	})
+	if err != nil {
+		return Result{}, fmt.Errorf("%s run %d: %w", act, decision.RunID, err)
+	}
+	return result, nil
+}
+
+func endByDecision(ctx context.Context, tx pgx.Tx, decision Decision, reason string) error {
+	return abortRun(ctx, tx, decision.RunID, abortion{
+		actor:     decision.By,
+		decidedBy: &decision.By,
+		detail:    decision.Reason,
+		reason:    reason,
+	})
+}
+
+// abortion is how a run ends without an outcome.
+type abortion struct {
+	actor     string
+	decidedBy *string // who acknowledges it at once, having decided it
+	detail    string
+	jobEnd    *string
+	reason    string
+}
+
+// abortRun ends a run that has paid nothing, and gives up its claims.
+func abortRun(ctx context.Context, tx pgx.Tx, runID int64, how abortion) error {
+	if err := queries.SettlementItemVoid(ctx, tx, &dbsqlc.SettlementItemVoidParams{RunID: runID}); err != nil {
+		return fmt.Errorf("give up its claims: %w", err)
+	}
+	err := queries.SettlementRunAbort(ctx, tx, &dbsqlc.SettlementRunAbortParams{
+		AbortDetail: how.detail,
+		AbortReason: how.reason,
+		DecidedBy:   how.decidedBy,
+		ID:          runID,
+		JobEnd:      how.jobEnd,
+	})
+	if err != nil {
+		return fmt.Errorf("end it: %w", err)
+	}
+	return record(ctx, tx, runID, event{
+		actor:  how.actor,
+		detail: map[string]any{"reason": how.reason},
+		kind:   stateAborted,
+		reason: how.detail,
+	})
+}
+
+// describe is a run's state and outcome in a word or two.
+func describe(run *dbsqlc.SettlementRun) string {
+	if run.Outcome != nil {
+		return run.State + " (" + *run.Outcome + ")"
+	}
+	return run.State
+}

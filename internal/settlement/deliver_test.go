@@ -1,0 +1,424 @@
+package settlement_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river/rivertype"
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/activity"
+	"truegreen/internal/dbfactory"
+	"truegreen/internal/pgtx"
+	"truegreen/internal/settlement"
+)
+
+func TestRunner_Work_Outcomes(t *testing.T) {
+	t.Parallel()
+
+	t.Run("AllDeliveredCreditsEverybodyOnce", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		for n := range 10 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.bet(ctx, t, "winner", 1000, 5000)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+
+		result := bundle.settle(ctx, t)
+		require.Equal(t, "all_delivered", result.Outcome)
+		require.Equal(t, int64(11), *result.Evaluated)
+		require.Equal(t, int64(10), *result.Credited)
+		require.Equal(t, int64(1), *result.Excluded)
+		require.Equal(t, int64(1000), *result.CreditedAmount)
+		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
+		require.True(t, strings.HasPrefix(bundle.balances(ctx, t), "p-000=100 p-001=100 "), bundle.balances(ctx, t))
+		require.Equal(t, 10, bundle.count(ctx, t, "SELECT count(*) FROM outbox_event WHERE type = 'wallet.credited.v1'"))
+		require.Equal(t, 10, bundle.count(ctx, t, "SELECT count(*) FROM settlement_attempt WHERE result = 'credited'"))
+		bundle.requireTrueBooks(ctx, t)
+
+		verdicts := bundle.logs.verdicts()
+		require.Len(t, verdicts, 1)
+		require.Contains(t, verdicts[0], "level=INFO")
+		require.Contains(t, verdicts[0], "outcome=all_delivered")
+		require.Contains(t, verdicts[0], "credited_minor=1000")
+		require.Equal(t, "all_delivered", scalar[string](ctx, t, bundle.db,
+			"SELECT metadata #>> '{output,result,outcome}' FROM river_job WHERE kind = 'settlement_cashback'"))
+	})
+
+	t.Run("NoEligibleIsProvenByTheWatermark", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, strings.Replace(weekly, "    auto_approve_below: 1000000000\n", "", 1)) // nothing to approve
+		bundle.bet(ctx, t, "winner", 1000, 5000)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+
+		result := bundle.settle(ctx, t)
+		require.Equal(t, "no_eligible", result.Outcome)
+		require.Equal(t, int64(1), *result.Evaluated)
+		require.Equal(t, int64(0), *result.Credited)
+		require.False(t, result.InputsAt.Before(weekEnd()))
+		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
+		require.Contains(t, bundle.logs.verdicts()[0], "level=INFO")
+		require.Equal(t, "winner=0:winner", bundle.credits(ctx, t, result.RunID))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("NoneDeliveredFailsAtEveryAttemptAndIsDiscarded", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		for n := range 4 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+			bundle.status(ctx, t, numbered(n), activity.StatusFrozen)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+
+		result := bundle.settle(ctx, t)
+		require.Equal(t, []string{"discarded"}, bundle.awaitJobs(ctx, t))
+		require.Equal(t, "none_delivered", result.Outcome)
+		require.Equal(t, 3, result.Attempt)
+		require.Equal(t, int64(4), *result.Failed)
+		require.Equal(t, int64(400), *result.FailedAmount)
+		errs := scalar[[]string](ctx, t, bundle.db,
+			"SELECT array_agg(error ORDER BY attempt) FROM job_failures WHERE kind = 'settlement_cashback'")
+		require.Len(t, errs, 3)
+		for _, text := range errs {
+			require.Contains(t, text, "none of 4 credits was delivered: 4 × wallet_frozen (permanent)")
+		}
+		require.Equal(t, 12, bundle.count(ctx, t, "SELECT count(*) FROM settlement_attempt"))
+		verdicts := bundle.logs.verdicts()
+		require.Len(t, verdicts, 1)
+		require.Contains(t, verdicts[0], "level=ERROR")
+		require.Equal(t, "p-000=0 p-001=0 p-002=0 p-003=0", bundle.balances(ctx, t))
+		require.Equal(t, "none_delivered", scalar[string](ctx, t, bundle.db,
+			"SELECT metadata #>> '{output,result,outcome}' FROM river_job WHERE kind = 'settlement_cashback'"))
+		bundle.requireTrueBooks(ctx, t)
+
+		// River UI's retry of the discarded job: the same answer, and nobody is paid.
+		job := scalar[int64](ctx, t, bundle.db, "SELECT id FROM river_job WHERE kind = 'settlement_cashback'")
+		_, err := bundle.client.JobRetry(ctx, job)
+		require.NoError(t, err)
+		require.Equal(t, []string{"discarded"}, bundle.awaitJobs(ctx, t))
+		require.Equal(t, 4, bundle.count(ctx, t, "SELECT count(*) FROM job_failures WHERE kind = 'settlement_cashback'"))
+		require.Equal(t, 12, bundle.count(ctx, t, "SELECT count(*) FROM settlement_attempt"))
+	})
+
+	t.Run("AWalletThatThawsBetweenAttemptsIsCredited", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		config := defaultConfig()
+		config.Backoff = time.Second
+		bundle := setup(ctx, t, config)
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "p", 1000)
+		bundle.status(ctx, t, "p", activity.StatusFrozen)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+
+		runID := bundle.plan(ctx, t)
+		require.Eventually(t, func() bool {
+			return bundle.credits(ctx, t, runID) == "p=100:failed/wallet_frozen"
+		}, patience, poll)
+		bundle.status(ctx, t, "p", activity.StatusActive)
+		result := bundle.await(ctx, t, runID, "done")
+		require.Equal(t, "all_delivered", result.Outcome)
+		require.Equal(t, 2, result.Attempt)
+		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("MixedIsPartialAtOnceWhenNothingWillChange", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		for n := range 7 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.status(ctx, t, numbered(2), activity.StatusFrozen)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+
+		result := bundle.settle(ctx, t)
+		require.Equal(t, "partial", result.Outcome)
+		require.Equal(t, 1, result.Attempt)
+		require.Equal(t, int64(6), *result.Credited)
+		require.Equal(t, int64(1), *result.Failed)
+		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
+		verdicts := bundle.logs.verdicts()
+		require.Len(t, verdicts, 1)
+		require.Contains(t, verdicts[0], "level=ERROR")
+		require.Contains(t, verdicts[0], "wallet_frozen (permanent)")
+		require.Contains(t, bundle.credits(ctx, t, result.RunID), "p-002=100:failed/wallet_frozen")
+		require.Equal(t, "degraded", bundle.verdict(ctx, t))
+		bundle.requireTrueBooks(ctx, t)
+
+		_, err := bundle.service.Acknowledge(ctx, settlement.Decision{By: "operator", Reason: "known", RunID: result.RunID})
+		require.NoError(t, err)
+		require.NotEqual(t, "degraded", bundle.verdict(ctx, t))
+	})
+
+	t.Run("OnPartialErrorFailsTheJobThatEndsTheRun", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly+"    on_partial: error\n")
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.loser(ctx, t, "b", 1000)
+		bundle.status(ctx, t, "b", activity.StatusFrozen)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+
+		result := bundle.settle(ctx, t)
+		require.Equal(t, "partial", result.Outcome)
+		require.Equal(t, 1, result.Attempt)
+		require.Equal(t, []string{"discarded"}, bundle.awaitJobs(ctx, t))
+		require.Equal(t, "a=100 b=0", bundle.balances(ctx, t))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("WhoIsExcludedByLawAfterTheCalculationIsWithheld", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, strings.Replace(weekly, "    auto_approve_below: 1000000000\n", "", 1))
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+
+		runID := bundle.plan(ctx, t)
+		bundle.await(ctx, t, runID, "awaiting_approval")
+		bundle.status(ctx, t, "a", activity.StatusSelfExcluded)
+		_, err := bundle.service.Approve(ctx, settlement.Decision{By: "approver", RunID: runID})
+		require.NoError(t, err)
+		result := bundle.await(ctx, t, runID, "done")
+		require.Equal(t, "all_withheld", result.Outcome)
+		require.Equal(t, "a=100:withheld/self_excluded", bundle.credits(ctx, t, runID))
+		require.Equal(t, []string{"completed", "completed"}, bundle.awaitJobs(ctx, t))
+		require.Contains(t, bundle.logs.verdicts()[0], "level=WARN")
+		bundle.requireTrueBooks(ctx, t)
+	})
+}
+
+func TestRunner_Work_Interference(t *testing.T) {
+	t.Parallel()
+
+	t.Run("ALockedWalletIsLeftToTheNextPass", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		config := defaultConfig()
+		config.Backoff = 300 * time.Millisecond
+		bundle := setup(ctx, t, config)
+		bundle.programme(ctx, t, weekly)
+		for n := range 7 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		release := bundle.lockWallet(ctx, t, numbered(4)) // in the second chunk of three
+		bundle.work(ctx, t)
+
+		runID := bundle.plan(ctx, t)
+		require.Eventually(t, func() bool {
+			return bundle.count(ctx, t, "SELECT count(*) FROM job_failures WHERE kind = 'settlement_cashback'") > 0
+		}, patience, poll)
+		require.Equal(t, 4, bundle.count(ctx, t, "SELECT count(*) FROM settlement_credits WHERE delivery = 'credited'"))
+		require.Equal(t, 3, bundle.count(ctx, t, "SELECT count(*) FROM settlement_credits WHERE failure_code = 'wallet_locked' AND failure_class = 'transient'"))
+		release()
+		result := bundle.await(ctx, t, runID, "done")
+		require.Equal(t, "all_delivered", result.Outcome)
+		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
+		require.Contains(t, scalar[string](ctx, t, bundle.db, "SELECT min(error) FROM job_failures"), "3 of 7 credits were not delivered")
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("TransientFailuresToTheEndArePartialAndDiscarded", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		for n := range 4 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.lockWallet(ctx, t, numbered(3))
+		bundle.work(ctx, t)
+
+		result := bundle.settle(ctx, t)
+		require.Equal(t, "partial", result.Outcome)
+		require.Equal(t, 3, result.Attempt)
+		require.Equal(t, []string{"discarded"}, bundle.awaitJobs(ctx, t))
+		require.Contains(t, bundle.credits(ctx, t, result.RunID), "p-003=100:failed/wallet_locked")
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("TimeThatIsOverIsGoneOnWithByASuccessor", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		config := defaultConfig()
+		config.ChunkSize = 1
+		config.Slice = time.Nanosecond // the smallest that is not the default: over at once
+		bundle := setup(ctx, t, config)
+		bundle.programme(ctx, t, weekly)
+		for n := range 3 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		runID := bundle.plan(ctx, t)
+		bundle.work(ctx, t)
+
+		// Each job finds its time over before its first chunk, and leaves all to the
+		// next; the pass never counts again.
+		require.Eventually(t, func() bool {
+			return bundle.count(ctx, t, "SELECT count(*) FROM river_job WHERE kind = 'settlement_cashback' AND state = 'completed'") > 5
+		}, patience, poll)
+		result, err := bundle.service.Get(ctx, runID)
+		require.NoError(t, err)
+		require.Equal(t, 1, result.Attempt)
+		require.Equal(t, "delivering", result.State)
+		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM job_failures"))
+		require.Equal(t, 3, bundle.count(ctx, t, "SELECT max_attempts FROM river_job WHERE kind = 'settlement_cashback' ORDER BY id DESC LIMIT 1"))
+	})
+
+	t.Run("ASecondJobLeavesTheRunToALivingOne", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		runID := bundle.plan(ctx, t)
+		// The run's own job waits; another one comes first.
+		_, err := bundle.db.Pool.Exec(ctx, "UPDATE river_job SET scheduled_at = now() + interval '1 hour', state = 'scheduled' WHERE kind = 'settlement_cashback'")
+		require.NoError(t, err)
+		other := scalar[int64](ctx, t, bundle.db, `
+			INSERT INTO river_job (args, kind, max_attempts, queue)
+			VALUES (jsonb_build_object('run_id', $1::bigint), 'settlement_cashback', 3, 'settlement_cashback') RETURNING id`, runID)
+		bundle.work(ctx, t)
+		require.Eventually(t, func() bool {
+			job, err := bundle.client.JobGet(ctx, other)
+			require.NoError(t, err)
+			return job.State == rivertype.JobStateCompleted
+		}, patience, poll)
+		result, err := bundle.service.Get(ctx, runID)
+		require.NoError(t, err)
+		require.Equal(t, "planned", result.State)
+		require.Equal(t, "true", scalar[string](ctx, t, bundle.db, "SELECT metadata #>> '{output,neutral}' FROM river_job WHERE id = $1", other))
+	})
+
+	t.Run("AnEpochThatWasTakenOverWritesNothing", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		config := defaultConfig()
+		config.LockTimeout = 10 * time.Second
+		bundle := setup(ctx, t, config)
+		bundle.programme(ctx, t, weekly)
+		for n := range 6 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		release := bundle.lockWallet(ctx, t, numbered(4))
+		runID := bundle.plan(ctx, t)
+		bundle.work(ctx, t)
+		require.Eventually(t, func() bool { // stuck in its second chunk, holding the run's row
+			return bundle.count(ctx, t, "SELECT count(*) FROM settlement_credits WHERE delivery = 'credited'") == 3 &&
+				bundle.count(ctx, t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+		}, patience, poll)
+
+		// The rescue of a job that only seemed dead: another attempt takes the run.
+		// It gets through once the chunk in flight is over.
+		taken := make(chan error, 1)
+		go func() {
+			_, err := bundle.db.Pool.Exec(ctx, "UPDATE settlement_run SET epoch = epoch + 1 WHERE id = $1", runID)
+			taken <- err
+		}()
+		require.Eventually(t, func() bool {
+			return bundle.count(ctx, t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 1
+		}, patience, poll)
+		release()
+		require.NoError(t, <-taken)
+		result := bundle.await(ctx, t, runID, "done") // the job's next attempt takes it back
+		require.Equal(t, "all_delivered", result.Outcome)
+		require.Equal(t, strings.Repeat("100 ", 6), scalar[string](ctx, t, bundle.db, "SELECT string_agg(balance || ' ', '' ORDER BY player) FROM wallet_balances"))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("AnAttemptThatRiverGaveUpWritesNothing", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		runID := bundle.plan(ctx, t)
+		// The job is not running, so that no attempt of it may write.
+		job := settlement.Job{AttemptedAt: time.Now(), ID: scalar[int64](ctx, t, bundle.db, "SELECT job_id FROM settlement_run WHERE id = $1", runID)}
+		_, err := bundle.runner.Work(ctx, job, runID, nil)
+		require.ErrorIs(t, err, settlement.ErrRunLost)
+		require.Equal(t, "a=0", bundle.balances(ctx, t))
+		require.Equal(t, "planned", scalar[string](ctx, t, bundle.db, "SELECT state FROM settlement_run"))
+	})
+
+	t.Run("APlayerWithoutAWalletFailsAlone", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.loser(ctx, t, "b", 1000)
+		require.NoError(t, pgtx.Do(ctx, bundle.db.Pool, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "DELETE FROM wallet WHERE player_id = (SELECT id FROM player WHERE code = 'b')")
+			return err
+		}))
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+		result := bundle.settle(ctx, t)
+		require.Equal(t, "partial", result.Outcome)
+		require.Equal(t, "a=100:credited b=100:failed/wallet_missing", bundle.credits(ctx, t, result.RunID))
+	})
+
+	t.Run("LiveBetsGoOnBesideADelivery", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		for n := range 30 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+		runID := bundle.plan(ctx, t)
+		for n := range 30 {
+			bundle.apply(ctx, t, activity.Line{
+				Amount: 7, At: dbfactory.Epoch().AddDate(0, 0, 20), ID: "late-" + numbered(n), Player: numbered(29 - n), Type: activity.TypeDeposit,
+			})
+		}
+		require.Equal(t, "all_delivered", bundle.await(ctx, t, runID, "done").Outcome)
+		require.Equal(t, 30, bundle.count(ctx, t, "SELECT count(*) FROM wallet_balances WHERE balance = 107"))
+		bundle.requireTrueBooks(ctx, t)
+	})
+}

@@ -1,0 +1,157 @@
+package settlement
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/internal/freshness"
+	"truegreen/internal/pgtx"
+	"truegreen/internal/programme"
+)
+
+// endPass ends the run, or says what the next pass is to deliver.
+func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
+	var verdict *Verdict
+	var failure error
+	err := pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
+		state := stateDelivering
+		if spent {
+			state = h.row.SettlementRun.State
+		}
+		if _, err := h.fence(ctx, tx, state); err != nil {
+			return err
+		}
+		counts, err := queries.SettlementItemCount(ctx, tx, &dbsqlc.SettlementItemCountParams{RunID: h.runID})
+		if err != nil {
+			return fmt.Errorf("count items: %w", err)
+		}
+		last := spent || h.row.SettlementRun.Attempt >= h.row.SettlementRun.MaxAttempts
+		if end, jobEnd := endOf(counts, last, h.terms.OnPartial); end {
+			params := dbsqlc.SettlementItemFailPendingParams{FailureCode: "not_attempted", RunID: h.runID}
+			if _, err := queries.SettlementItemFailPending(ctx, tx, &params); err != nil {
+				return fmt.Errorf("give up what no attempt got to: %w", err)
+			}
+			if verdict, err = h.finish(ctx, tx, jobEnd); err != nil {
+				return err
+			}
+			failure = verdict.endError()
+			return nil
+		}
+		if verdict, err = h.failedPass(ctx, tx, counts); err != nil {
+			return err
+		}
+		failure = verdict.partialError()
+		if counts.NumCredited == 0 {
+			failure = verdict.noneError()
+		}
+		return h.recordFailedPass(ctx, tx, verdict, failure)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if verdict.Result.State == stateDone {
+		verdict.log(ctx, h.runner.logger)
+	}
+	return verdict, failure
+}
+
+// endOf says whether a run ends after a pass, and how its job does then.
+func endOf(counts *dbsqlc.SettlementItemCountRow, last bool, onPartial programme.OnPartial) (end bool, jobEnd string) {
+	undelivered := counts.NumFailed + counts.NumPending
+	forNow := counts.NumFailedForNow + counts.NumPending
+	switch {
+	case undelivered == 0:
+		return true, jobCompleted
+	case counts.NumCredited == 0:
+		// However final the refusals look: when all are refused, the cause may well
+		// lie elsewhere, and a frozen wallet may thaw.
+		return last, jobFailed
+	case forNow > 0:
+		return last, jobFailed
+	case onPartial == programme.OnPartialError:
+		return true, jobFailed
+	default:
+		return true, jobCompleted
+	}
+}
+
+// failedPass is the verdict of a pass that left something undelivered. The run's
+// own counts come with its end.
+func (h *hold) failedPass(ctx context.Context, tx pgx.Tx, counts *dbsqlc.SettlementItemCountRow) (*Verdict, error) {
+	verdict, err := readVerdict(ctx, tx, h.runID)
+	if err != nil {
+		return nil, err
+	}
+	result := &verdict.Result
+	result.Credited, result.Failed, result.Pending, result.Withheld = &counts.NumCredited, &counts.NumFailed, &counts.NumPending, &counts.NumWithheld
+	return verdict, nil
+}
+
+// recordFailedPass stores what the job of a pass fails with. The next attempt of
+// the job is the next pass.
+func (h *hold) recordFailedPass(ctx context.Context, tx pgx.Tx, verdict *Verdict, failure error) error {
+	err := record(ctx, tx, h.runID, event{actor: h.actor(), detail: verdict.Summary(), kind: "pass_failed", reason: failure.Error()})
+	if err != nil {
+		return err
+	}
+	return h.runner.recorder.Record(ctx, tx, freshness.Progress{Err: failure, Kind: freshness.Failure, Loop: loopOf(h.row.ProgrammeKind)})
+}
+
+// finish ends a run in tx with the counts of its rows, and completes its job or
+// records its failure, as the outcome says. The caller returns the verdict's
+// error after the commit.
+func (h *hold) finish(ctx context.Context, tx pgx.Tx, jobEnd string) (*Verdict, error) {
+	_, err := queries.SettlementRunFinish(ctx, tx, &dbsqlc.SettlementRunFinishParams{ID: h.runID, JobEnd: &jobEnd})
+	if err != nil {
+		return nil, fmt.Errorf("store its outcome: %w", err)
+	}
+	verdict, err := readVerdict(ctx, tx, h.runID)
+	if err != nil {
+		return nil, err
+	}
+	if err := record(ctx, tx, h.runID, event{actor: h.actor(), detail: verdict.Summary(), kind: stateDone}); err != nil {
+		return nil, err
+	}
+	progress := freshness.Progress{Kind: freshness.Success, Loop: loopOf(h.row.ProgrammeKind), Result: verdict.Summary()}
+	if failure := verdict.endError(); failure != nil {
+		progress.Err, progress.Kind = failure, freshness.Failure
+		return verdict, h.runner.recorder.Record(ctx, tx, progress)
+	}
+	return verdict, h.complete(ctx, tx, progress)
+}
+
+// abort ends a run without an outcome, in a transaction of its own, and returns
+// the error that its job ends with.
+func (h *hold) abort(ctx context.Context, reason, detail string) (*Verdict, error) {
+	var verdict *Verdict
+	err := pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
+		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: h.runID})
+		if err != nil {
+			return fmt.Errorf("lock it: %w", err)
+		}
+		if row.SettlementRun.Epoch != h.epoch || isEnded(row.SettlementRun.State) {
+			return ErrRunLost
+		}
+		failed := jobFailed
+		if err := abortRun(ctx, tx, h.runID, abortion{actor: h.actor(), detail: detail, jobEnd: &failed, reason: reason}); err != nil {
+			return err
+		}
+		if verdict, err = readVerdict(ctx, tx, h.runID); err != nil {
+			return err
+		}
+		return h.runner.recorder.Record(ctx, tx, freshness.Progress{
+			Err:  verdict.endError(),
+			Kind: freshness.Failure,
+			Loop: loopOf(h.row.ProgrammeKind),
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("abort it (%s: %s): %w", reason, detail, err)
+	}
+	verdict.log(ctx, h.runner.logger)
+	ended := verdict.endError()
+	return verdict, ended
+}

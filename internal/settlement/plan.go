@@ -1,0 +1,177 @@
+package settlement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/internal/fault"
+	"truegreen/internal/pgtx"
+	"truegreen/internal/timewindow"
+)
+
+// planned is a period with the version that settles it.
+type planned struct {
+	dueAt   time.Time
+	span    timewindow.Span
+	version *Version
+}
+
+// closedPeriods lists the periods of a programme that have ended, in order, each
+// with the version that was in force at its start. It needs the versions of one
+// programme, all of which have the same calendar.
+func closedPeriods(versions []Version, now time.Time) ([]planned, error) {
+	var earliest *timewindow.Day
+	for i := range versions {
+		version := &versions[i]
+		if version.ApprovedAt != nil && (earliest == nil || version.Terms.EffectiveFrom.Before(*earliest)) {
+			earliest = &version.Terms.EffectiveFrom
+		}
+	}
+	if earliest == nil {
+		return nil, nil
+	}
+	calendar, err := versions[0].Terms.Calendar()
+	if err != nil {
+		return nil, fmt.Errorf("read calendar: %w", err)
+	}
+
+	var closed []planned
+	for span := range calendar.From(*earliest) {
+		if span.End.After(now) {
+			break
+		}
+		closed = append(closed, plan(versions, calendar, span))
+	}
+	return closed, nil
+}
+
+// plan says how a period is settled; its version is nil when none is in force.
+func plan(versions []Version, calendar timewindow.Calendar, span timewindow.Span) planned {
+	version := inForce(versions, calendar.LocalDay(span.Start))
+	if version == nil {
+		return planned{span: span}
+	}
+	return planned{dueAt: span.End.Add(version.Terms.Grace), span: span, version: version}
+}
+
+// planRun adds a run of a period and its job. It adds nothing and returns 0 when
+// the period has a run that was not aborted. The programme must be locked.
+func (service *Service) planRun(ctx context.Context, tx pgx.Tx, p planned, maker string) (int64, error) {
+	runID, err := insertRun(ctx, tx, p, maker)
+	if err != nil || runID == 0 {
+		return 0, err
+	}
+	terms := &p.version.Terms
+	return runID, service.giveJob(ctx, tx, string(terms.Kind), runID, terms.MaxAttempts)
+}
+
+// insertRun adds a run without a job.
+func insertRun(ctx context.Context, tx pgx.Tx, p planned, maker string) (int64, error) {
+	period, err := queries.SettlementPeriodEnsure(ctx, tx, &dbsqlc.SettlementPeriodEnsureParams{
+		DueAt:       p.dueAt,
+		EndsAt:      p.span.End,
+		Key:         p.span.Key,
+		ProgrammeID: p.version.programmeID,
+		StartsAt:    p.span.Start,
+	})
+	if err != nil {
+		return 0, fmt.Errorf("store period %s: %w", p.span.Key, err)
+	}
+	if !period.StartsAt.Equal(p.span.Start) || !period.EndsAt.Equal(p.span.End) {
+		return 0, fmt.Errorf("period %s is stored as %s to %s, but by the rules of its time zone it is %s to %s: settle it by hand",
+			p.span.Key, period.StartsAt.UTC(), period.EndsAt.UTC(), p.span.Start, p.span.End)
+	}
+	terms := &p.version.Terms
+	runID, err := queries.SettlementRunInsert(ctx, tx, &dbsqlc.SettlementRunInsertParams{
+		CreatedBy:      maker,
+		Currency:       terms.Currency,
+		DueAt:          period.DueAt,
+		InputsDeadline: terms.InputsDeadline,
+		MaxAttempts:    int32(terms.MaxAttempts),
+		PeriodEndsAt:   period.EndsAt,
+		PeriodID:       period.ID,
+		VersionID:      p.version.id,
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("add run of period %s: %w", p.span.Key, err)
+	}
+	err = record(ctx, tx, runID, event{
+		actor:  maker,
+		detail: map[string]any{"period": p.span.Key, "version": p.version.Number},
+		kind:   "planned",
+	})
+	return runID, err
+}
+
+// Plan makes a run of one period on behalf of a person and returns its id; where
+// the period has a run already that was not aborted, it returns that one's.
+//
+// Fails with [fault.KindNotFound] for an unknown programme, with
+// [fault.KindInvalid] for a key that is no period of it, and when no approved
+// version was in force; with [fault.KindNotReady] before the period is due.
+func (service *Service) Plan(ctx context.Context, code, key, by string) (int64, error) {
+	var runID int64
+	err := service.inProgramme(ctx, code, key, func(tx pgx.Tx, p planned, now time.Time) error {
+		newest, err := queries.SettlementRunOfPeriod(ctx, tx, &dbsqlc.SettlementRunOfPeriodParams{Key: key, ProgrammeID: p.version.programmeID})
+		switch {
+		case err == nil && newest.State != stateAborted:
+			runID = newest.ID
+			return nil
+		case err == nil && newest.StartedAt != nil:
+			return fault.Invalid("run %d was aborted after it had begun to pay: it can't be started anew", newest.ID)
+		case err != nil && !errors.Is(err, pgx.ErrNoRows):
+			return fmt.Errorf("look for its runs: %w", err)
+		case now.Before(p.dueAt):
+			return fault.NotReady("it is due at %s", p.dueAt.Format(time.RFC3339))
+		}
+		runID, err = service.planRun(ctx, tx, p, by)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("settle period %s of programme %s: %w", key, code, err)
+	}
+	return runID, nil
+}
+
+// inProgramme runs fn in a transaction that has locked a programme, with the
+// plan of one period of it, and the database's time.
+func (service *Service) inProgramme(ctx context.Context, code, key string, fn func(tx pgx.Tx, p planned, now time.Time) error) error {
+	return pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
+		if _, err := lockProgramme(ctx, tx, code); err != nil {
+			return err
+		}
+		versions, err := listVersions(ctx, tx, code)
+		if err != nil {
+			return err
+		}
+		if len(versions) == 0 {
+			return fault.NotFound("programme %s has no version", code)
+		}
+		calendar, err := versions[0].Terms.Calendar()
+		if err != nil {
+			return fmt.Errorf("read calendar: %w", err)
+		}
+		span, err := calendar.ByKey(key)
+		if err != nil {
+			return fault.Invalid("%w", err)
+		}
+		p := plan(versions, calendar, span)
+		if p.version == nil {
+			return fault.Invalid("no approved version was in force on %s, when it started: see truegreen programmes list",
+				calendar.LocalDay(span.Start))
+		}
+		now, err := databaseNow(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return fn(tx, p, now)
+	})
+}

@@ -1,0 +1,187 @@
+package settlement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/internal/freshness"
+	"truegreen/internal/pgtx"
+)
+
+const (
+	// tickLoop is the freshness loop of the tick.
+	tickLoop = "settlement_tick"
+
+	// maxResumed bounds how many runs one tick gives a new job.
+	maxResumed = 1000
+
+	// scheduler is the actor of what nobody decided.
+	scheduler = "settlement_tick"
+)
+
+// TickResult counts what a tick did.
+type TickResult struct {
+	NumPlanned int `json:"num_planned"` // periods that got their run
+	NumResumed int `json:"num_resumed"` // runs that got another job
+}
+
+// Tick gives every due period of every programme its run, and every run that can
+// go on by itself but has no live job another one. It asks the database what is
+// due, never when it last ran, so a tick that never came costs nothing but time;
+// two at once do the work of one.
+//
+// What it does is one transaction, which completes the tick's job. A programme
+// that fails holds back no other: theirs is committed, and Tick returns the
+// error, as a failed pass.
+func (runner *Runner) Tick(ctx context.Context, complete freshness.Completion) (TickResult, error) {
+	var result TickResult
+	var failed error
+	err := pgtx.Do(ctx, runner.service.pool, func(tx pgx.Tx) error {
+		codes, err := queries.ProgrammeCodes(ctx, tx)
+		if err != nil {
+			return fmt.Errorf("list programmes: %w", err)
+		}
+		for _, code := range codes {
+			// Within its own savepoint.
+			err := pgtx.Do(ctx, tx, func(tx pgx.Tx) error {
+				n, err := runner.service.planMissing(ctx, tx, code)
+				result.NumPlanned += n
+				return err
+			})
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("plan runs of programme %s: %w", code, err))
+			}
+		}
+		if result.NumResumed, err = runner.service.resumeOrphans(ctx, tx); err != nil {
+			return err
+		}
+		if failed != nil {
+			return runner.recorder.Record(ctx, tx, freshness.Progress{Err: failed, Kind: freshness.Failure, Loop: tickLoop})
+		}
+		return complete(ctx, tx, freshness.Progress{
+			Kind:     freshness.Success,
+			Loop:     tickLoop,
+			NumItems: result.NumPlanned + result.NumResumed,
+		})
+	})
+	if err != nil {
+		return TickResult{}, fmt.Errorf("look for due settlements: %w", errors.Join(err, runner.recordFailure(ctx, tickLoop, err)))
+	}
+	if failed != nil {
+		return result, fmt.Errorf("look for due settlements: %w", failed)
+	}
+	return result, nil
+}
+
+// planMissing adds a run for each due period that has none.
+func (service *Service) planMissing(ctx context.Context, tx pgx.Tx, code string) (int, error) {
+	stored, err := lockProgramme(ctx, tx, code)
+	if err != nil {
+		return 0, err
+	}
+	versions, err := listVersions(ctx, tx, code)
+	if err != nil {
+		return 0, err
+	}
+	keys, err := queries.SettlementPeriodKeysWithRun(ctx, tx, &dbsqlc.SettlementPeriodKeysWithRunParams{ProgrammeID: stored.ID})
+	if err != nil {
+		return 0, fmt.Errorf("list periods: %w", err)
+	}
+	hasRun := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		hasRun[key] = true
+	}
+	now, err := databaseNow(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	closed, err := closedPeriods(versions, now)
+	if err != nil {
+		return 0, err
+	}
+
+	numPlanned := 0
+	for _, p := range closed {
+		if p.version == nil || hasRun[p.span.Key] || now.Before(p.dueAt) {
+			continue
+		}
+		// Nobody started it, so the author of its terms stands for its maker.
+		runID, err := service.planRun(ctx, tx, p, p.version.CreatedBy)
+		if err != nil {
+			return 0, err
+		}
+		if runID != 0 {
+			numPlanned++
+		}
+	}
+	return numPlanned, nil
+}
+
+// resumeOrphans gives a job to each run that could go on and has no live one:
+// what it waited for has come, its job was discarded, or died at its last
+// attempt and ran no code of ours.
+func (service *Service) resumeOrphans(ctx context.Context, tx pgx.Tx) (int, error) {
+	runIDs, err := queries.SettlementRunOrphans(ctx, tx, &dbsqlc.SettlementRunOrphansParams{
+		MaxRuns: maxResumed,
+		Sources: []string{sourceBets},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look for runs without a job: %w", err)
+	}
+	numResumed := 0
+	for _, runID := range runIDs {
+		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: runID})
+		if err != nil {
+			return 0, fmt.Errorf("lock run %d: %w", runID, err)
+		}
+		run := &row.SettlementRun
+		// It may have moved on while we waited for its lock.
+		if isEnded(run.State) || run.State == stateAwaitingApproval {
+			continue
+		}
+		if live, err := isJobLive(ctx, tx, run.JobID); err != nil || live {
+			if err != nil {
+				return 0, err
+			}
+			continue
+		}
+		if run.State == stateWaitingInputs {
+			if err := queries.SettlementRunAbleNow(ctx, tx, &dbsqlc.SettlementRunAbleNowParams{ID: runID}); err != nil {
+				return 0, fmt.Errorf("resume run %d: %w", runID, err)
+			}
+		}
+		if err := service.giveJob(ctx, tx, row.ProgrammeKind, runID, attemptsLeft(run)); err != nil {
+			return 0, err
+		}
+		if err := record(ctx, tx, runID, event{actor: scheduler, detail: map[string]any{"state": run.State}, kind: "resumed"}); err != nil {
+			return 0, err
+		}
+		numResumed++
+	}
+	return numResumed, nil
+}
+
+// attemptsLeft is how many passes a run may still begin; the one that was
+// interrupted for lack of time counts as still to come.
+func attemptsLeft(run *dbsqlc.SettlementRun) int {
+	left := int(run.MaxAttempts - run.Attempt)
+	if run.IsSliced {
+		left++
+	}
+	return left
+}
+
+func isJobLive(ctx context.Context, tx pgx.Tx, jobID *int64) (bool, error) {
+	if jobID == nil {
+		return false, nil
+	}
+	live, err := queries.SettlementRunJobIsLive(ctx, tx, &dbsqlc.SettlementRunJobIsLiveParams{JobID: *jobID})
+	if err != nil {
+		return false, fmt.Errorf("look for job %d: %w", *jobID, err)
+	}
+	return live, nil
+}

@@ -1,0 +1,420 @@
+package settlement_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/riverqueue/river/rivertype"
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/fault"
+	"truegreen/internal/settlement"
+)
+
+func TestRunner_Tick(t *testing.T) {
+	t.Parallel()
+
+	t.Run("GivesEachMissedPeriodOneRun", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.work(ctx, t)
+		require.Equal(t, rivertype.JobStateCompleted, bundle.tick(ctx, t).State)
+		// However many weeks are over by now, from the first on.
+		require.GreaterOrEqual(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_results"), 3)
+		require.Equal(t, "2026-W45 2026-W46 2026-W47", scalar[string](ctx, t, bundle.db,
+			"SELECT string_agg(period, ' ' ORDER BY period) FROM settlement_results WHERE period <= '2026-W47'"))
+		require.Equal(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_results"),
+			bundle.count(ctx, t, "SELECT count(DISTINCT period) FROM settlement_results"))
+		require.Equal(t, "maker", scalar[string](ctx, t, bundle.db, "SELECT min(created_by) FROM settlement_results"))
+		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_results WHERE period_ends_at > now()"))
+
+		before := bundle.count(ctx, t, "SELECT count(*) FROM settlement_results")
+		require.Equal(t, rivertype.JobStateCompleted, bundle.tick(ctx, t).State)
+		require.Equal(t, before, bundle.count(ctx, t, "SELECT count(*) FROM settlement_results"))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("TwoAtOnceDoTheWorkOfOne", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.work(ctx, t)
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() { bundle.tick(ctx, t) })
+		}
+		both.Wait()
+		numRuns := bundle.count(ctx, t, "SELECT count(*) FROM settlement_run")
+		require.Equal(t, numRuns, bundle.count(ctx, t, "SELECT count(DISTINCT period_id) FROM settlement_run"))
+		require.Equal(t, numRuns, bundle.count(ctx, t, "SELECT count(*) FROM river_job WHERE kind = 'settlement_cashback'"))
+	})
+
+	t.Run("WaitsForTheGrace", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		// A week is over since some days, and due a month after its end.
+		seoul := time.FixedZone("KST", 9*60*60)
+		begun := time.Now().In(seoul).AddDate(0, 0, -14)
+		monday := begun.AddDate(0, 0, (8-int(begun.Weekday()))%7)
+		bundle.programme(ctx, t, strings.Replace(weekly, "2026-11-02", monday.Format(time.DateOnly), 1)+"    grace: 744h\n")
+		bundle.work(ctx, t)
+		require.Equal(t, rivertype.JobStateCompleted, bundle.tick(ctx, t).State)
+		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_run"))
+
+		year, number := monday.ISOWeek()
+		_, err := bundle.service.Plan(ctx, "weekly", fmt.Sprintf("%d-W%02d", year, number), "person")
+		require.True(t, fault.Is(err, fault.KindNotReady), "%v", err)
+		require.ErrorContains(t, err, "it is due at ")
+	})
+
+	t.Run("RunsWaitForTheirInputsAndAreResumed", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd().Add(-time.Microsecond))
+		bundle.work(ctx, t)
+		runID := bundle.plan(ctx, t)
+		result := bundle.await(ctx, t, runID, "waiting_inputs")
+		require.Contains(t, result.WaitsFor(), "the watermark of bets to reach 2026-11-08T15:00:00Z")
+		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
+		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_item"))
+		// Others of the programme are planned, this one is left waiting.
+		bundle.tick(ctx, t)
+		require.Equal(t, "waiting_inputs", bundle.await(ctx, t, runID, "waiting_inputs").State)
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT count(*) FROM river_job WHERE (args ->> 'run_id')::bigint = $1", runID))
+
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.tick(ctx, t)
+		require.Equal(t, "all_delivered", bundle.await(ctx, t, runID, "done").Outcome)
+		require.Equal(t, "a=100", bundle.balances(ctx, t))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("ADeadFeedIsAbortedAtTheDeadline", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.work(ctx, t)
+		runID := bundle.plan(ctx, t)
+		bundle.await(ctx, t, runID, "waiting_inputs")
+		_, err := bundle.db.Pool.Exec(ctx, "UPDATE settlement_run SET inputs_deadline_at = now() - interval '1 second' WHERE id = $1", runID)
+		require.NoError(t, err)
+		bundle.tick(ctx, t)
+
+		result := bundle.await(ctx, t, runID, "aborted")
+		require.Equal(t, "inputs_deadline", result.AbortReason)
+		require.Contains(t, result.AbortDetail, "watermarks (bets never set) have not reached the period's end")
+		require.Empty(t, result.Outcome)
+		require.Eventually(t, func() bool {
+			return bundle.count(ctx, t, "SELECT count(*) FROM river_job WHERE (args ->> 'run_id')::bigint = $1 AND state = 'discarded'", runID) == 1
+		}, patience, poll)
+		require.Equal(t, 3, bundle.count(ctx, t, "SELECT count(*) FROM job_failures WHERE error LIKE '%was aborted (inputs_deadline)%'"))
+		require.Contains(t, bundle.logs.verdicts()[0], "level=ERROR")
+		require.Equal(t, "failing", bundle.verdict(ctx, t))
+		bundle.requireTrueBooks(ctx, t)
+
+		// The period has had a run, so no tick starts another; a person may.
+		bundle.tick(ctx, t)
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT count(*) FROM settlement_results WHERE period = $1", week))
+		bundle.watermark(ctx, t, weekEnd())
+		again := bundle.plan(ctx, t)
+		require.NotEqual(t, runID, again)
+		require.Equal(t, "all_delivered", bundle.await(ctx, t, again, "done").Outcome)
+	})
+
+	t.Run("ARunWhoseJobIsGoneGetsAnother", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		runID := bundle.plan(ctx, t)
+		_, err := bundle.db.Pool.Exec(ctx, "DELETE FROM river_job")
+		require.NoError(t, err)
+		bundle.work(ctx, t)
+		bundle.tick(ctx, t)
+		require.Equal(t, "all_delivered", bundle.await(ctx, t, runID, "done").Outcome)
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT count(*) FROM settlement_event WHERE run_id = $1 AND kind = 'resumed'", runID))
+	})
+
+	t.Run("ARunWhoseAttemptsAreSpentIsEnded", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		config := defaultConfig()
+		config.ChunkSize = 1
+		config.LockTimeout = 15 * time.Second
+		bundle := setup(ctx, t, config)
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.loser(ctx, t, "b", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		runID := bundle.plan(ctx, t)
+		release := bundle.lockWallet(ctx, t, "b")
+		require.NoError(t, bundle.client.Start(ctx))
+		require.Eventually(t, func() bool { return bundle.balances(ctx, t) == "a=100 b=0" }, patience, poll)
+		require.NoError(t, bundle.client.StopAndCancel(ctx))
+		release()
+		// As a worker leaves it that was killed in its last pass: one credit was
+		// committed, the other is pending, and the rescuer has discarded the job.
+		for _, statement := range []string{
+			"UPDATE settlement_run SET attempt = max_attempts, is_sliced = false",
+			"UPDATE river_job SET state = 'discarded', finalized_at = now(), attempt = max_attempts",
+		} {
+			_, err := bundle.db.Pool.Exec(ctx, statement)
+			require.NoError(t, err)
+		}
+		bundle.work(ctx, t)
+		bundle.tick(ctx, t)
+
+		result := bundle.await(ctx, t, runID, "done")
+		require.Equal(t, "partial", result.Outcome)
+		require.Equal(t, "a=100:credited b=100:failed/not_attempted", bundle.credits(ctx, t, runID))
+		require.Equal(t, 3, result.Attempt)
+		require.Eventually(t, func() bool {
+			return bundle.count(ctx, t, "SELECT count(*) FROM river_job WHERE state = 'discarded' AND (args ->> 'run_id')::bigint = $1", runID) == 2
+		}, patience, poll)
+	})
+
+	t.Run("AProcessThatStopsSpendsNoAttempt", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		config := defaultConfig()
+		config.LockTimeout = 15 * time.Second
+		bundle := setup(ctx, t, config)
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		runID := bundle.plan(ctx, t)
+		release := bundle.lockWallet(ctx, t, "a")
+		require.NoError(t, bundle.client.Start(ctx))
+		require.Eventually(t, func() bool {
+			return bundle.count(ctx, t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+		}, patience, poll)
+		require.NoError(t, bundle.client.StopAndCancel(ctx))
+		release()
+		bundle.work(ctx, t)
+		result := bundle.await(ctx, t, runID, "done")
+		require.Equal(t, "all_delivered", result.Outcome)
+		require.Equal(t, 1, result.Attempt)
+		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM job_failures"))
+	})
+
+	t.Run("AProgrammeThatFailsHoldsBackNoOther", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, strings.Replace(weekly, "code: weekly", "code: a-broken", 1))
+		bundle.programme(ctx, t, weekly)
+		// A period that is stored otherwise than its time zone says.
+		_, err := bundle.db.Pool.Exec(ctx, `
+			INSERT INTO settlement_period (due_at, ends_at, key, programme_id, starts_at)
+			SELECT '2026-11-09T00:00Z', '2026-11-09T00:00Z', '2026-W45', id, '2026-11-02T00:00Z' FROM programme WHERE code = 'a-broken'`)
+		require.NoError(t, err)
+		bundle.work(ctx, t)
+		job := bundle.tick(ctx, t)
+		require.Equal(t, rivertype.JobStateDiscarded, job.State)
+		require.Contains(t, job.Errors[0].Error, "plan runs of programme a-broken: period 2026-W45 is stored as")
+		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_results WHERE programme = 'a-broken'"))
+		require.GreaterOrEqual(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_results WHERE programme = 'weekly'"), 3)
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT consecutive_failures FROM worker_freshness WHERE loop = 'settlement_tick'"))
+	})
+
+	t.Run("AWeekWithAChangeOfClocksHasItsHours", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, strings.NewReplacer(
+			"time_zone: Asia/Seoul", "time_zone: Europe/Berlin", "effective_from: 2026-11-02", "effective_from: 2026-10-19",
+		).Replace(weekly))
+		bundle.work(ctx, t)
+		bundle.tick(ctx, t)
+		require.Equal(t, "169 168 168", scalar[string](ctx, t, bundle.db, `
+			SELECT string_agg((extract(epoch FROM ends_at - starts_at)::int / 3600)::text, ' ' ORDER BY starts_at)
+			FROM settlement_period WHERE key <= '2026-W45'`))
+		require.Zero(t, bundle.count(ctx, t, `
+			SELECT count(*) FROM settlement_period AS a JOIN settlement_period AS b ON b.key > a.key
+			WHERE NOT EXISTS (SELECT FROM settlement_period AS c WHERE c.starts_at = a.ends_at)`))
+	})
+}
+
+func TestService_Plan(t *testing.T) {
+	t.Parallel()
+
+	ctx := t.Context()
+	bundle := setup(ctx, t, defaultConfig())
+	bundle.programme(ctx, t, weekly)
+	first := bundle.plan(ctx, t)
+
+	t.Run("FindsTheRunThatIsThere", func(t *testing.T) {
+		t.Parallel()
+
+		require.Equal(t, first, bundle.plan(ctx, t))
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT count(*) FROM settlement_run"))
+	})
+
+	t.Run("RefusesWhatCannotBeSettled", func(t *testing.T) {
+		t.Parallel()
+
+		for _, refused := range []struct {
+			code, period string
+			kind         fault.Kind
+			text         string
+		}{
+			{"nothing", week, fault.KindNotFound, "there is no programme nothing"},
+			{"weekly", "2026-W99", fault.KindInvalid, "2026-W99"},
+			{"weekly", "2026-11", fault.KindInvalid, "2026-11"},
+			{"weekly", "2026-W40", fault.KindInvalid, "no approved version was in force on 2026-09-28"},
+			{"weekly", "2126-W40", fault.KindNotReady, "it is due at 2126-"},
+		} {
+			_, err := bundle.service.Plan(ctx, refused.code, refused.period, "person")
+			require.True(t, fault.Is(err, refused.kind), "%v", err)
+			require.ErrorContains(t, err, refused.text)
+		}
+	})
+}
+
+func TestService_Decisions(t *testing.T) {
+	t.Parallel()
+
+	waiting := strings.Replace(weekly, "    auto_approve_below: 1000000000\n", "    auto_approve_below: 101\n", 1)
+
+	t.Run("MakersDoNotApproveWhatTheyMade", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, waiting)
+		bundle.loser(ctx, t, "a", 1010) // 101 is not below 101
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+		bundle.tick(ctx, t)
+		runID := scalar[int64](ctx, t, bundle.db, "SELECT run_id FROM settlement_results WHERE period = $1", week)
+		bundle.await(ctx, t, runID, "awaiting_approval")
+		require.Equal(t, "a=0", bundle.balances(ctx, t))
+
+		_, err := bundle.service.Approve(ctx, settlement.Decision{By: "maker", RunID: runID})
+		require.True(t, fault.Is(err, fault.KindInvalid), "%v", err)
+		require.ErrorContains(t, err, "maker made it, so somebody else must approve it")
+		_, err = bundle.service.Approve(ctx, settlement.Decision{By: "checker", RunID: runID})
+		require.NoError(t, err)
+		require.Equal(t, "all_delivered", bundle.await(ctx, t, runID, "done").Outcome)
+		require.Equal(t, "a=101", bundle.balances(ctx, t))
+		_, err = bundle.service.Approve(ctx, settlement.Decision{By: "checker", RunID: runID})
+		require.ErrorContains(t, err, "it is done (all_delivered), and only a run that awaits approval can be approved")
+		require.Equal(t, "planned calculated approved pass_begun done", scalar[string](ctx, t, bundle.db,
+			"SELECT string_agg(kind, ' ' ORDER BY id) FROM settlement_event WHERE run_id = $1", runID))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("BelowTheThresholdNobodyIsAsked", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, waiting)
+		bundle.loser(ctx, t, "a", 1009)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+		result := bundle.settle(ctx, t)
+		require.Equal(t, "all_delivered", result.Outcome)
+		require.Equal(t, "auto_approve_below", result.ApprovedBy)
+	})
+
+	t.Run("WhatIsRejectedPaysNothingAndMakesRoom", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, waiting)
+		bundle.loser(ctx, t, "a", 2000)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+		runID := bundle.plan(ctx, t)
+		bundle.await(ctx, t, runID, "awaiting_approval")
+		result, err := bundle.service.Reject(ctx, settlement.Decision{By: "checker", Reason: "wrong rate", RunID: runID})
+		require.NoError(t, err)
+		require.Equal(t, "aborted rejected wrong rate", strings.Join([]string{result.State, result.AbortReason, result.AbortDetail}, " "))
+		require.NotNil(t, result.AcknowledgedAt)
+		_, err = bundle.service.Approve(ctx, settlement.Decision{By: "checker", RunID: runID})
+		require.ErrorContains(t, err, "it is aborted")
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT count(*) FROM settlement_credits WHERE voided_at IS NOT NULL AND delivery IS NULL"))
+
+		again := bundle.plan(ctx, t)
+		bundle.await(ctx, t, again, "awaiting_approval")
+		_, err = bundle.service.Approve(ctx, settlement.Decision{By: "checker", RunID: again})
+		require.NoError(t, err)
+		require.Equal(t, "all_delivered", bundle.await(ctx, t, again, "done").Outcome)
+		require.Equal(t, "a=200", bundle.balances(ctx, t))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("ACancelledRunEndsItsJobWell", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, waiting)
+		runID := bundle.plan(ctx, t)
+		_, err := bundle.service.Cancel(ctx, settlement.Decision{By: "operator", Reason: "not now", RunID: runID})
+		require.NoError(t, err)
+		bundle.work(ctx, t)
+		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
+		_, err = bundle.service.Cancel(ctx, settlement.Decision{By: "operator", Reason: "again", RunID: runID})
+		require.ErrorContains(t, err, "it is aborted, and only a run that has not begun to pay can be cancelled")
+		_, err = bundle.service.Acknowledge(ctx, settlement.Decision{By: "operator", Reason: "again", RunID: runID})
+		require.ErrorContains(t, err, "operator has acknowledged it at")
+		_, err = bundle.service.Reject(ctx, settlement.Decision{By: "operator", Reason: "no", RunID: 99})
+		require.True(t, fault.Is(err, fault.KindNotFound), "%v", err)
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("APreviewIsWhatTheRunFindsAndLeavesNothing", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, waiting)
+		bundle.loser(ctx, t, "a", 2000)
+		bundle.bet(ctx, t, "b", 10, 100)
+		preview, err := bundle.service.Preview(ctx, "weekly", week)
+		require.NoError(t, err)
+		require.False(t, preview.InputsReached)
+		require.Equal(t, int64(1), preview.Eligible)
+		require.Equal(t, int64(2), preview.Evaluated)
+		require.Equal(t, int64(200), preview.EligibleAmount)
+		for _, table := range []string{"settlement_period", "settlement_run", "settlement_item", "settlement_event"} {
+			require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM "+table), table)
+		}
+		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM river_job WHERE kind LIKE 'settlement%'"))
+
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+		runID := bundle.plan(ctx, t)
+		result := bundle.await(ctx, t, runID, "awaiting_approval")
+		require.Equal(t, preview.EligibleAmount, *result.EligibleAmount)
+		_, err = bundle.service.Preview(ctx, "weekly", week)
+		require.ErrorContains(t, err, "has calculated it: see truegreen settlement show")
+	})
+}
