@@ -12,7 +12,7 @@ CREATE TABLE programme (
     kind text NOT NULL,
     period text NOT NULL,
     time_zone text NOT NULL,
-    CONSTRAINT code_is_a_short_name CHECK (code ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    CONSTRAINT code_is_a_short_name CHECK (code ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
     CONSTRAINT currency_is_iso4217 CHECK (currency ~ '^[A-Z]{3}$'),
     CONSTRAINT kind_is_known CHECK (kind IN ('cashback')),
     CONSTRAINT period_is_known CHECK (period IN ('daily', 'weekly', 'monthly')),

@@ -53,10 +53,12 @@ CREATE TABLE settlement_run (
     inputs_at timestamptz,
     inputs_deadline_at timestamptz NOT NULL,
     is_sliced boolean NOT NULL DEFAULT false,
+    is_under_way boolean NOT NULL DEFAULT false,
     job_end text,
     job_id bigint,
     kind text NOT NULL,
     max_attempts integer NOT NULL,
+    num_calculations integer NOT NULL DEFAULT 0,
     num_credited bigint,
     num_eligible bigint,
     num_evaluated bigint,
@@ -69,11 +71,12 @@ CREATE TABLE settlement_run (
     period_id bigint NOT NULL,
     started_at timestamptz,
     state text NOT NULL DEFAULT 'planned',
+    taken_player_id bigint NOT NULL DEFAULT 0,
     version_id bigint NOT NULL REFERENCES programme_version (id),
     FOREIGN KEY (period_id, period_ends_at) REFERENCES settlement_period (id, ends_at),
     CONSTRAINT abort_has_a_reason CHECK (
         (state = 'aborted') = (abort_reason IS NOT NULL)
-        AND (abort_reason IS NULL OR abort_reason IN ('inputs_deadline', 'invariant', 'rejected', 'cancelled'))
+        AND (abort_reason IS NULL OR abort_reason IN ('calculation', 'inputs_deadline', 'invariant', 'rejected', 'cancelled'))
     ),
     CONSTRAINT acknowledgement_all_or_nothing CHECK (
         (acknowledged_at IS NULL) = (acknowledged_by IS NULL)
@@ -81,7 +84,7 @@ CREATE TABLE settlement_run (
     ),
     CONSTRAINT approval_all_or_nothing CHECK ((approved_at IS NULL) = (approved_by IS NULL)),
     CONSTRAINT approved_before_delivery CHECK (state NOT IN ('approved', 'delivering') OR approved_at IS NOT NULL),
-    CONSTRAINT attempts_within_bounds CHECK (attempt BETWEEN 0 AND max_attempts AND max_attempts BETWEEN 1 AND 25),
+    CONSTRAINT attempts_within_bounds CHECK (attempt BETWEEN 0 AND max_attempts AND max_attempts BETWEEN 1 AND 100),
     CONSTRAINT checker_is_not_maker CHECK (approved_by IS NULL OR approved_by <> created_by),
     CONSTRAINT currency_is_iso4217 CHECK (currency ~ '^[A-Z]{3}$'),
     CONSTRAINT ended_at_its_end CHECK ((state IN ('done', 'aborted')) = (finished_at IS NOT NULL)),
@@ -135,8 +138,11 @@ COMMENT ON COLUMN settlement_run.cursor_player_id IS 'The last player, in order 
 COMMENT ON COLUMN settlement_run.epoch IS 'Raised by each job that takes the run; who holds an older one can write nothing more.';
 COMMENT ON COLUMN settlement_run.inputs_at IS 'The lowest watermark that the calculation rests on: proof that nothing of the period was missing.';
 COMMENT ON COLUMN settlement_run.is_sliced IS 'The current pass ended for lack of time and is continued, not begun anew, by the next job.';
+COMMENT ON COLUMN settlement_run.is_under_way IS 'A pass was begun and has not come to its end. If it was cut off after it came forward, the next job goes on with it.';
 COMMENT ON COLUMN settlement_run.job_end IS 'How the job ended that ended the run: completed, or failed (retried in vain, then discarded). NULL when no job did.';
 COMMENT ON COLUMN settlement_run.job_id IS 'The job that has the run, or had it last.';
+COMMENT ON COLUMN settlement_run.num_calculations IS 'Calculations that were begun; as many as there may be passes.';
+COMMENT ON COLUMN settlement_run.taken_player_id IS 'How far the pass had come when the latest job began to work on it.';
 CREATE UNIQUE INDEX settlement_run_one_per_period ON settlement_run (period_id) WHERE state <> 'aborted';
 COMMENT ON INDEX settlement_run_one_per_period IS 'However many schedulers look, a period gets one run; an aborted one makes room.';
 -- For the runs of a period, aborted ones included.

@@ -140,7 +140,7 @@ SELECT
     (CASE
         WHEN run.state NOT IN ('done', 'aborted', 'awaiting_approval')
             AND (run.state <> 'waiting_inputs' OR run.inputs_deadline_at < clock_timestamp())
-        THEN run.able_since
+        THEN CASE run.state WHEN 'waiting_inputs' THEN greatest(run.able_since, run.inputs_deadline_at) ELSE run.able_since END
     END)::timestamptz AS oldest_due_at,
     run.calculated_at AS last_moved_at,
     0::integer AS num_failing,

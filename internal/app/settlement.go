@@ -211,16 +211,16 @@ func (actions *actions) SettlementPreview(ctx context.Context, code, period stri
 			return cli.SettlementPreview{}, err
 		}
 		shown := cli.SettlementPreview{
-			Currency:       preview.Terms.Terms.Currency,
+			Currency:       preview.Version.Terms.Currency,
 			Eligible:       preview.Eligible,
-			EligibleAmount: preview.EligibleAmount,
+			EligibleAmount: int64(preview.EligibleAmount),
 			Evaluated:      preview.Evaluated,
 			Excluded:       preview.Evaluated - preview.Eligible,
-			Kind:           string(preview.Terms.Terms.Kind),
+			Kind:           string(preview.Version.Terms.Kind),
 			Period:         period,
 			Programme:      code,
 			TopReasons:     settlementReasons(preview.Reasons),
-			Version:        preview.Terms.Number,
+			Version:        preview.Version.Number,
 		}
 		for _, mark := range preview.Watermarks {
 			shown.Watermarks = append(shown.Watermarks, cli.SettlementWatermark{

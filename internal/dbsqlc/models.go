@@ -127,23 +127,29 @@ type SettlementRun struct {
 	InputsDeadlineAt time.Time
 	// The current pass ended for lack of time and is continued, not begun anew, by the next job.
 	IsSliced bool
+	// A pass was begun and has not come to its end. If it was cut off after it came forward, the next job goes on with it.
+	IsUnderWay bool
 	// How the job ended that ended the run: completed, or failed (retried in vain, then discarded). NULL when no job did.
 	JobEnd *string
 	// The job that has the run, or had it last.
-	JobID        *int64
-	Kind         string
-	MaxAttempts  int32
-	NumCredited  *int64
-	NumEligible  *int64
-	NumEvaluated *int64
-	NumExcluded  *int64
-	NumFailed    *int64
-	NumPending   *int64
-	NumWithheld  *int64
-	Outcome      *string
-	PeriodEndsAt time.Time
-	PeriodID     int64
-	StartedAt    *time.Time
-	State        string
-	VersionID    int64
+	JobID       *int64
+	Kind        string
+	MaxAttempts int32
+	// Calculations that were begun; as many as there may be passes.
+	NumCalculations int32
+	NumCredited     *int64
+	NumEligible     *int64
+	NumEvaluated    *int64
+	NumExcluded     *int64
+	NumFailed       *int64
+	NumPending      *int64
+	NumWithheld     *int64
+	Outcome         *string
+	PeriodEndsAt    time.Time
+	PeriodID        int64
+	StartedAt       *time.Time
+	State           string
+	// How far the pass had come when the latest job began to work on it.
+	TakenPlayerID int64
+	VersionID     int64
 }

@@ -36,6 +36,31 @@ func (q *Queries) SettlementEventInsert(ctx context.Context, db DBTX, arg *Settl
 	return err
 }
 
+const settlementEventLastReason = `-- name: SettlementEventLastReason :one
+SELECT coalesce((
+    SELECT event.reason
+    FROM settlement_event AS event
+    WHERE event.run_id = $1
+        AND event.kind = $2
+    ORDER BY event.id DESC
+    LIMIT 1
+), '')::text AS reason
+`
+
+type SettlementEventLastReasonParams struct {
+	RunID int64
+	Kind  string
+}
+
+// SettlementEventLastReason returns the reason of the newest event of a kind in
+// the history of a run; empty for none.
+func (q *Queries) SettlementEventLastReason(ctx context.Context, db DBTX, arg *SettlementEventLastReasonParams) (string, error) {
+	row := db.QueryRow(ctx, settlementEventLastReason, arg.RunID, arg.Kind)
+	var reason string
+	err := row.Scan(&reason)
+	return reason, err
+}
+
 const settlementEventList = `-- name: SettlementEventList :many
 SELECT
     event.actor,

@@ -55,8 +55,7 @@ SELECT
     item.amount_minor,
     item.currency,
     player.code AS player,
-    item.player_id,
-    player.status
+    item.player_id
 FROM settlement_item AS item
 JOIN player ON player.id = item.player_id
 WHERE item.run_id = $1
@@ -80,7 +79,6 @@ type SettlementItemClaimRow struct {
 	Currency    string
 	Player      string
 	PlayerID    int64
-	Status      string
 }
 
 // SettlementItemClaim returns the next undelivered items of a run with what a
@@ -102,7 +100,6 @@ func (q *Queries) SettlementItemClaim(ctx context.Context, db DBTX, arg *Settlem
 			&i.Currency,
 			&i.Player,
 			&i.PlayerID,
-			&i.Status,
 		); err != nil {
 			return nil, err
 		}
@@ -342,10 +339,16 @@ func (q *Queries) SettlementItemRefuse(ctx context.Context, db DBTX, arg *Settle
 }
 
 const settlementItemVoid = `-- name: SettlementItemVoid :exec
-UPDATE settlement_item
+UPDATE settlement_item AS item
 SET voided_at = clock_timestamp()
-WHERE run_id = $1
-    AND voided_at IS NULL
+WHERE item.run_id = $1
+    AND item.voided_at IS NULL
+    AND NOT EXISTS (
+        SELECT
+        FROM settlement_run AS run
+        WHERE run.id = item.run_id
+            AND run.started_at IS NOT NULL
+    )
 `
 
 type SettlementItemVoidParams struct {

@@ -11,6 +11,43 @@ import (
 	"time"
 )
 
+const settlementCreditsAwait = `-- name: SettlementCreditsAwait :exec
+SELECT pg_advisory_xact_lock(hashtextextended('settlement credits', 0))
+`
+
+// SettlementCreditsAwait waits until every transaction that is crediting now has
+// ended: what was booked before is visible then, and what comes has a later time.
+func (q *Queries) SettlementCreditsAwait(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, settlementCreditsAwait)
+	return err
+}
+
+const settlementCreditsBegin = `-- name: SettlementCreditsBegin :exec
+SELECT pg_advisory_xact_lock_shared(hashtextextended('settlement credits', 0))
+`
+
+// SettlementCreditsBegin lets SettlementCreditsAwait wait for this transaction.
+// It comes before the locks of run and wallets.
+func (q *Queries) SettlementCreditsBegin(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, settlementCreditsBegin)
+	return err
+}
+
+const settlementLockTimeout = `-- name: SettlementLockTimeout :exec
+SELECT set_config('lock_timeout', $1::text, true)
+`
+
+type SettlementLockTimeoutParams struct {
+	Milliseconds string
+}
+
+// SettlementLockTimeout bounds how long the statements that follow wait for
+// locks, to the end of the transaction.
+func (q *Queries) SettlementLockTimeout(ctx context.Context, db DBTX, arg *SettlementLockTimeoutParams) error {
+	_, err := db.Exec(ctx, settlementLockTimeout, arg.Milliseconds)
+	return err
+}
+
 const settlementResultGet = `-- name: SettlementResultGet :one
 SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end
 FROM settlement_results AS result
@@ -142,15 +179,19 @@ func (q *Queries) SettlementResultList(ctx context.Context, db DBTX, arg *Settle
 
 const settlementRunAbleNow = `-- name: SettlementRunAbleNow :exec
 UPDATE settlement_run
-SET able_since = clock_timestamp()
+SET
+    able_since = clock_timestamp(),
+    state = 'planned'
 WHERE id = $1
+    AND state = 'waiting_inputs'
 `
 
 type SettlementRunAbleNowParams struct {
 	ID int64
 }
 
-// SettlementRunAbleNow notes that what a run waited for has come.
+// SettlementRunAbleNow notes that what a run waited for has come, or will not
+// come any more: it waits for its job alone now, and is due.
 func (q *Queries) SettlementRunAbleNow(ctx context.Context, db DBTX, arg *SettlementRunAbleNowParams) error {
 	_, err := db.Exec(ctx, settlementRunAbleNow, arg.ID)
 	return err
@@ -272,8 +313,10 @@ SET
     attempt = attempt + 1,
     cursor_player_id = 0,
     is_sliced = false,
+    is_under_way = true,
     started_at = coalesce(started_at, clock_timestamp()),
-    state = 'delivering'
+    state = 'delivering',
+    taken_player_id = 0
 WHERE id = $1
 RETURNING attempt
 `
@@ -334,7 +377,9 @@ func (q *Queries) SettlementRunCalculated(ctx context.Context, db DBTX, arg *Set
 
 const settlementRunCalculating = `-- name: SettlementRunCalculating :exec
 UPDATE settlement_run
-SET state = 'calculating'
+SET
+    num_calculations = num_calculations + 1,
+    state = 'calculating'
 WHERE id = $1
 `
 
@@ -342,7 +387,7 @@ type SettlementRunCalculatingParams struct {
 	ID int64
 }
 
-// SettlementRunCalculating notes that the calculation has begun.
+// SettlementRunCalculating notes that a calculation has begun.
 func (q *Queries) SettlementRunCalculating(ctx context.Context, db DBTX, arg *SettlementRunCalculatingParams) error {
 	_, err := db.Exec(ctx, settlementRunCalculating, arg.ID)
 	return err
@@ -350,7 +395,9 @@ func (q *Queries) SettlementRunCalculating(ctx context.Context, db DBTX, arg *Se
 
 const settlementRunContinuePass = `-- name: SettlementRunContinuePass :exec
 UPDATE settlement_run
-SET is_sliced = false
+SET
+    is_sliced = false,
+    taken_player_id = cursor_player_id
 WHERE id = $1
 `
 
@@ -358,10 +405,26 @@ type SettlementRunContinuePassParams struct {
 	ID int64
 }
 
-// SettlementRunContinuePass goes on with the pass that its predecessor had no
-// time to end.
+// SettlementRunContinuePass goes on with the pass that its predecessor could not
+// end.
 func (q *Queries) SettlementRunContinuePass(ctx context.Context, db DBTX, arg *SettlementRunContinuePassParams) error {
 	_, err := db.Exec(ctx, settlementRunContinuePass, arg.ID)
+	return err
+}
+
+const settlementRunEndPass = `-- name: SettlementRunEndPass :exec
+UPDATE settlement_run
+SET is_under_way = false
+WHERE id = $1
+`
+
+type SettlementRunEndPassParams struct {
+	ID int64
+}
+
+// SettlementRunEndPass notes that a pass came to its end.
+func (q *Queries) SettlementRunEndPass(ctx context.Context, db DBTX, arg *SettlementRunEndPassParams) error {
+	_, err := db.Exec(ctx, settlementRunEndPass, arg.ID)
 	return err
 }
 
@@ -522,7 +585,7 @@ func (q *Queries) SettlementRunJobIsLive(ctx context.Context, db DBTX, arg *Sett
 
 const settlementRunLock = `-- name: SettlementRunLock :one
 SELECT
-    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.version_id,
+    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id,
     period.due_at,
     period.key,
     period.starts_at,
@@ -586,10 +649,12 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 		&i.SettlementRun.InputsAt,
 		&i.SettlementRun.InputsDeadlineAt,
 		&i.SettlementRun.IsSliced,
+		&i.SettlementRun.IsUnderWay,
 		&i.SettlementRun.JobEnd,
 		&i.SettlementRun.JobID,
 		&i.SettlementRun.Kind,
 		&i.SettlementRun.MaxAttempts,
+		&i.SettlementRun.NumCalculations,
 		&i.SettlementRun.NumCredited,
 		&i.SettlementRun.NumEligible,
 		&i.SettlementRun.NumEvaluated,
@@ -602,6 +667,7 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 		&i.SettlementRun.PeriodID,
 		&i.SettlementRun.StartedAt,
 		&i.SettlementRun.State,
+		&i.SettlementRun.TakenPlayerID,
 		&i.SettlementRun.VersionID,
 		&i.DueAt,
 		&i.Key,
@@ -617,9 +683,10 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 }
 
 const settlementRunOfPeriod = `-- name: SettlementRunOfPeriod :one
-SELECT run.id, run.state, run.abort_reason, run.started_at
+SELECT run.id, run.state, run.abort_reason, run.started_at, version.version
 FROM settlement_run AS run
 JOIN settlement_period AS period ON period.id = run.period_id
+JOIN programme_version AS version ON version.id = run.version_id
 WHERE period.programme_id = $1
     AND period.key = $2
 ORDER BY run.id DESC
@@ -636,6 +703,7 @@ type SettlementRunOfPeriodRow struct {
 	State       string
 	AbortReason *string
 	StartedAt   *time.Time
+	Version     int32
 }
 
 // SettlementRunOfPeriod returns the newest run of a period.
@@ -647,6 +715,7 @@ func (q *Queries) SettlementRunOfPeriod(ctx context.Context, db DBTX, arg *Settl
 		&i.State,
 		&i.AbortReason,
 		&i.StartedAt,
+		&i.Version,
 	)
 	return &i, err
 }
@@ -740,23 +809,32 @@ func (q *Queries) SettlementRunSlice(ctx context.Context, db DBTX, arg *Settleme
 }
 
 const settlementRunTake = `-- name: SettlementRunTake :one
-UPDATE settlement_run
+UPDATE settlement_run AS run
 SET
-    epoch = epoch + 1,
-    job_id = $1
-WHERE id = $2
-RETURNING epoch
+    epoch = run.epoch + 1,
+    job_id = $1::bigint
+WHERE run.id = $2
+    AND EXISTS (
+        SELECT
+        FROM river_job AS job
+        WHERE job.id = $1
+            AND job.state = 'running'
+            AND job.attempted_at = $3::timestamptz
+    )
+RETURNING run.epoch
 `
 
 type SettlementRunTakeParams struct {
-	JobID *int64
-	ID    int64
+	JobID          int64
+	ID             int64
+	JobAttemptedAt time.Time
 }
 
-// SettlementRunTake gives a run to a job: whoever had it before can write nothing
-// more to it. It returns the new epoch.
+// SettlementRunTake gives a run to an attempt of a job: whoever had it before can
+// write nothing more to it. It returns the new epoch. No row: another attempt of
+// the job is the one that runs.
 func (q *Queries) SettlementRunTake(ctx context.Context, db DBTX, arg *SettlementRunTakeParams) (int64, error) {
-	row := db.QueryRow(ctx, settlementRunTake, arg.JobID, arg.ID)
+	row := db.QueryRow(ctx, settlementRunTake, arg.JobID, arg.ID, arg.JobAttemptedAt)
 	var epoch int64
 	err := row.Scan(&epoch)
 	return epoch, err

@@ -79,8 +79,11 @@ func TestReadLoops_Scheduled(t *testing.T) {
 			rows.exec(`UPDATE loop_contract SET paused_at = now(), paused_by = 'kim', pause_reason = 'move' WHERE loop = $1`, scheduled)
 		}, freshness.VerdictPaused},
 		{"ARunWaitsForItsInputs", func(rows rows) { rows.run(minutes(62), "state = 'waiting_inputs'") }, freshness.VerdictIdle},
-		{"ARunWaitedTooLong", func(rows rows) {
+		{"ARunWaitedTooLongALittleAgo", func(rows rows) {
 			rows.run(minutes(62), "state = 'waiting_inputs', inputs_deadline_at = now() - interval '1 s'")
+		}, freshness.VerdictOK},
+		{"ARunWaitedTooLongSinceLong", func(rows rows) {
+			rows.run(minutes(99), "state = 'waiting_inputs', inputs_deadline_at = now() - interval '62 minutes'")
 		}, freshness.VerdictStalled},
 		{"ARunAwaitsApproval", func(rows rows) {
 			rows.run(minutes(62), calculated+"state = 'awaiting_approval'")

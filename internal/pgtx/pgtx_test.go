@@ -126,7 +126,7 @@ func TestPipeline_Send(t *testing.T) {
 		tx := setup(ctx, t)
 		var pipeline pgtx.Pipeline
 		exec(ctx, t, pipeline.Step("raise", 1), "UPDATE thing SET id = id + 1")
-		require.EqualError(t, pipeline.Send(ctx, tx), "raise: 0 rows affected, want 1")
+		require.EqualError(t, pipeline.Send(ctx, tx), "raise: 0 rows affected, want 1: the rows are not as they should be")
 	})
 
 	t.Run("AnswersWhatWasAskedInOrder", func(t *testing.T) {

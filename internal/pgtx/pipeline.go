@@ -12,6 +12,10 @@ import (
 // AnyRows is the number of rows for a [Pipeline.Step] that may affect any.
 const AnyRows = -1
 
+// ErrRowCount is the cause of an error of [Pipeline.Send] when a statement
+// affected another number of rows than its step wants.
+var ErrRowCount = errors.New("the rows are not as they should be")
+
 var (
 	errAskedNothing = errors.New("a question must make one query")
 	errNotInStep    = errors.New("a step takes statements without results; use Ask")
@@ -90,7 +94,7 @@ func (pipeline *Pipeline) Send(ctx context.Context, tx pgx.Tx) (err error) {
 			return fmt.Errorf("%s: %w", sent.act, err)
 		}
 		if sent.wantRows != AnyRows && tag.RowsAffected() != sent.wantRows {
-			return fmt.Errorf("%s: %d rows affected, want %d", sent.act, tag.RowsAffected(), sent.wantRows)
+			return fmt.Errorf("%s: %d rows affected, want %d: %w", sent.act, tag.RowsAffected(), sent.wantRows, ErrRowCount)
 		}
 	}
 	return nil

@@ -26,6 +26,9 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 	if err != nil || !complete {
 		return false, verdict, err
 	}
+	if err := h.awaitCredits(ctx); err != nil {
+		return false, nil, err
+	}
 	err = pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
 		if _, err := h.fence(ctx, tx, stateCalculating); err != nil {
 			return err
@@ -34,7 +37,13 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 		if err != nil {
 			return err
 		}
-		counted, err := calculateItems(ctx, tx, h.row, &h.terms, *marks.lowest()) // begin saw them complete; they never go back
+		counted, err := storeItems(ctx, tx, subject{
+			endsAt:   h.row.SettlementRun.PeriodEndsAt,
+			periodID: h.row.SettlementRun.PeriodID,
+			runID:    h.runID,
+			startsAt: h.row.StartsAt,
+			terms:    &h.terms,
+		}, *marks.lowest()) // begin saw them complete; they never go back
 		if err != nil {
 			return err
 		}
@@ -69,7 +78,7 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 // not, the run waits and its job is completed, or the run is aborted at its
 // deadline: what a dead feed says is not to be told from nobody having played.
 func (h *hold) begin(ctx context.Context) (complete bool, verdict *Verdict, err error) {
-	var late string
+	var reason, detail string
 	err = pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
 		run := &h.row.SettlementRun
 		if _, err := h.fence(ctx, tx, run.State); err != nil {
@@ -80,6 +89,11 @@ func (h *hold) begin(ctx context.Context) (complete bool, verdict *Verdict, err 
 			return err
 		}
 		if marks.reach(run.PeriodEndsAt) {
+			if run.NumCalculations >= run.MaxAttempts {
+				reason = abortCalculation
+				detail, err = lastFailure(ctx, tx, run)
+				return err
+			}
 			complete = true
 			if err := queries.SettlementRunCalculating(ctx, tx, &dbsqlc.SettlementRunCalculatingParams{ID: h.runID}); err != nil {
 				return fmt.Errorf("note that it is calculated: %w", err)
@@ -88,7 +102,8 @@ func (h *hold) begin(ctx context.Context) (complete bool, verdict *Verdict, err 
 		}
 		missing := fmt.Sprintf("watermarks (%s) have not reached the period's end, %s", marks, run.PeriodEndsAt.UTC().Format(time.RFC3339))
 		if h.row.Now.After(run.InputsDeadlineAt) {
-			late = fmt.Sprintf("%s, by %s", missing, run.InputsDeadlineAt.UTC().Format(time.RFC3339))
+			reason = abortInputsDeadline
+			detail = fmt.Sprintf("%s, by %s", missing, run.InputsDeadlineAt.UTC().Format(time.RFC3339))
 			return nil
 		}
 		if run.State != stateWaitingInputs {
@@ -101,8 +116,34 @@ func (h *hold) begin(ctx context.Context) (complete bool, verdict *Verdict, err 
 		}
 		return h.completeNeutral(ctx, tx, nil)
 	})
-	if err == nil && late != "" {
-		verdict, err = h.abort(ctx, abortInputsDeadline, late)
+	if err == nil && reason != "" {
+		verdict, err = h.abort(ctx, reason, detail)
 	}
 	return complete, verdict, err
+}
+
+// lastFailure says how often a run was calculated in vain, and why at last.
+func lastFailure(ctx context.Context, tx pgx.Tx, run *dbsqlc.SettlementRun) (string, error) {
+	why, err := queries.SettlementEventLastReason(ctx, tx, &dbsqlc.SettlementEventLastReasonParams{Kind: eventFailed, RunID: run.ID})
+	if err != nil {
+		return "", fmt.Errorf("read its last failure: %w", err)
+	}
+	if why == "" {
+		why = "its workers died, or were stopped"
+	}
+	return fmt.Sprintf("%d calculations were begun, and none came to its end; at last: %s", run.NumCalculations, why), nil
+}
+
+// awaitCredits makes sure that credits which are being booked at this moment are
+// seen by the calculation that follows: their time may lie in its period.
+func (h *hold) awaitCredits(ctx context.Context) error {
+	if !h.terms.LessPromotions {
+		return nil
+	}
+	return pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
+		if err := queries.SettlementCreditsAwait(ctx, tx); err != nil {
+			return fmt.Errorf("wait for credits in flight: %w", err)
+		}
+		return nil
+	})
 }

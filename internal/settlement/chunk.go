@@ -81,30 +81,16 @@ func (h *hold) creditChunk(ctx context.Context, tx pgx.Tx) (chunkResult, error) 
 	if err != nil || len(items) == 0 {
 		return chunkResult{}, err
 	}
+	book, statuses, err := h.lockWallets(ctx, tx, items)
+	if err != nil {
+		return chunkResult{}, err
+	}
 	refusals := make(map[int64]refusal)
-	var players []string
-	for _, item := range items {
-		if refused, ok := refusedByStatus(item.Status); ok {
-			refusals[item.ID] = refused
-			continue
-		}
-		players = append(players, item.Player)
-	}
-
-	book := h.runner.wallets.NewBook()
-	if len(players) > 0 {
-		var lock pgtx.Pipeline
-		if book, err = h.runner.wallets.Lock(ctx, &lock, wallet.Owners{Players: players}); err != nil {
-			return chunkResult{}, err
-		}
-		if err := lock.Send(ctx, tx); err != nil {
-			return chunkResult{}, err
-		}
-	}
 	var credited []int64
 	var sum money.Minor
 	for _, item := range items {
-		if _, ok := refusals[item.ID]; ok {
+		if refused, ok := refusedByStatus(statuses[item.PlayerID]); ok {
+			refusals[item.ID] = refused
 			continue
 		}
 		refused, ok, err := h.move(book, item)
@@ -126,12 +112,50 @@ func (h *hold) creditChunk(ctx context.Context, tx pgx.Tx) (chunkResult, error) 
 	return chunkResult{numClaimed: len(items), numCredited: len(credited)}, nil
 }
 
+// lockWallets locks the wallets of all claimed items, and reads the players'
+// statuses behind the locks: whoever changes a status holds the player's wallet,
+// so none can change between this look and the commit.
+func (h *hold) lockWallets(
+	ctx context.Context, tx pgx.Tx, items []*dbsqlc.SettlementItemClaimRow,
+) (*wallet.Book, map[int64]string, error) {
+	players := make([]string, len(items))
+	ids := make([]int64, len(items))
+	for i, item := range items {
+		players[i], ids[i] = item.Player, item.PlayerID
+	}
+	var pipeline pgtx.Pipeline
+	wait := dbsqlc.SettlementLockTimeoutParams{Milliseconds: fmt.Sprintf("%dms", h.runner.service.config.LockTimeout.Milliseconds())}
+	if err := queries.SettlementLockTimeout(ctx, pipeline.Step("set how long to wait for locks", pgtx.AnyRows), &wait); err != nil {
+		return nil, nil, err
+	}
+	book, err := h.runner.wallets.Lock(ctx, &pipeline, wallet.Owners{Players: players})
+	if err != nil {
+		return nil, nil, err
+	}
+	var rows []*dbsqlc.PlayerStatusFindRow
+	params := dbsqlc.PlayerStatusFindParams{Ids: ids}
+	err = pipeline.Ask("read statuses of players", func(db pgtx.DB) (err error) {
+		rows, err = queries.PlayerStatusFind(ctx, db, &params)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := pipeline.Send(ctx, tx); err != nil {
+		return nil, nil, err
+	}
+	statuses := make(map[int64]string, len(rows))
+	for _, row := range rows {
+		statuses[row.ID] = row.Status
+	}
+	return book, statuses, nil
+}
+
 // claim locks the run and returns its next undelivered items.
 func (h *hold) claim(ctx context.Context, tx pgx.Tx) ([]*dbsqlc.SettlementItemClaimRow, error) {
 	config := &h.runner.service.config
-	timeout := fmt.Sprintf("%dms", config.LockTimeout.Milliseconds())
-	if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", timeout); err != nil {
-		return nil, fmt.Errorf("set how long to wait for locks: %w", err)
+	if err := queries.SettlementCreditsBegin(ctx, tx); err != nil {
+		return nil, fmt.Errorf("tell calculations of credits in flight: %w", err)
 	}
 	cursor, err := h.fence(ctx, tx, stateDelivering)
 	if err != nil {
@@ -278,11 +302,18 @@ func (h *hold) refuseChunk(ctx context.Context, tx pgx.Tx, failed refusal) (chun
 	return chunkResult{numClaimed: len(items)}, err
 }
 
+// isBookedBefore reports whether the ledger holds the reference of a credit that
+// its item knows nothing of.
+func isBookedBefore(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "23505" && pgErr.TableName == "ledger_txn"
+}
+
 // classify says what kind of failure ended a chunk's transaction; it is false
 // for one that ends the pass, such as a lost connection.
 func classify(err error) (refusal, bool) {
 	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) {
+	if !errors.As(err, &pgErr) || isBookedBefore(err) {
 		return refusal{}, false
 	}
 	failed := refusal{class: classUnknown, code: "sqlstate_" + pgErr.Code, delivery: deliveryFailed}

@@ -70,7 +70,11 @@ func (service *Service) Reject(ctx context.Context, decision Decision) (Result, 
 // [fault.KindInvalid] for one that pays or has ended.
 func (service *Service) Cancel(ctx context.Context, decision Decision) (Result, error) {
 	return service.decide(ctx, "cancel", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
-		if run := &row.SettlementRun; isEnded(run.State) || run.State == stateDelivering {
+		switch run := &row.SettlementRun; {
+		case run.State == stateDelivering:
+			return fault.Invalid("it is delivering, and only a run that has not begun to pay can be cancelled: "+
+				"truegreen loops pause %s keeps all runs of its kind from going on", loopOf(row.ProgrammeKind))
+		case isEnded(run.State):
 			return fault.Invalid("it is %s, and only a run that has not begun to pay can be cancelled", describe(run))
 		}
 		return endByDecision(ctx, tx, decision, abortCancelled)
@@ -148,7 +152,8 @@ type abortion struct {
 	reason    string
 }
 
-// abortRun ends a run that has paid nothing, and gives up its claims.
+// abortRun ends a run without an outcome. If it has not begun to pay, its claims
+// are given up; what it has paid, and what it still owes, stays as it is.
 func abortRun(ctx context.Context, tx pgx.Tx, runID int64, how abortion) error {
 	if err := queries.SettlementItemVoid(ctx, tx, &dbsqlc.SettlementItemVoidParams{RunID: runID}); err != nil {
 		return fmt.Errorf("give up its claims: %w", err)

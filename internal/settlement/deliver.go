@@ -26,19 +26,22 @@ func (h *hold) deliver(ctx context.Context) (*Verdict, error) {
 		if ctx.Err() != nil {
 			return nil, h.interrupted(ctx)
 		}
-		if time.Since(h.started) >= h.runner.service.config.Slice {
-			return nil, h.slice(ctx, numCredited)
-		}
 		done, err := h.deliverChunk(ctx)
-		if err != nil {
-			if ctx.Err() != nil && !errors.Is(err, ErrRunLost) {
-				return nil, errors.Join(err, h.interrupted(ctx))
-			}
+		switch {
+		case errors.Is(err, errCountsDiffer) || errors.Is(err, pgtx.ErrRowCount) || isBookedBefore(err):
+			return h.abort(ctx, abortInvariant, err.Error())
+		case err != nil && ctx.Err() != nil && !errors.Is(err, ErrRunLost):
+			return nil, errors.Join(err, h.interrupted(ctx))
+		case err != nil:
 			return nil, err
 		}
 		numCredited += done.numCredited
 		if done.numClaimed == 0 {
 			break
+		}
+		// After a chunk, so that each job brings the pass forward.
+		if time.Since(h.started) >= h.runner.service.config.Slice {
+			return nil, h.slice(ctx, numCredited)
 		}
 	}
 	return h.endPass(ctx, spent)
@@ -47,6 +50,11 @@ func (h *hold) deliver(ctx context.Context) (*Verdict, error) {
 // beginPass counts the pass before it does anything, in a transaction of its
 // own, so that one that never ends is counted too. It reports whether all
 // passes are spent: the last was cut off before it could end the run.
+//
+// A pass that was cut off after it had come forward is gone on with, and not
+// counted again: a run that moves does not end because its workers are restarted.
+// One that was cut off where it began is begun anew, so that a chunk that kills
+// its worker can do so a few times only.
 func (h *hold) beginPass(ctx context.Context) (spent bool, err error) {
 	err = pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
 		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: h.runID})
@@ -61,7 +69,7 @@ func (h *hold) beginPass(ctx context.Context) (spent bool, err error) {
 		switch {
 		case run.State != stateApproved && run.State != stateDelivering:
 			return ErrRunLost
-		case run.IsSliced:
+		case goesOn(run):
 			if err := queries.SettlementRunContinuePass(ctx, tx, &dbsqlc.SettlementRunContinuePassParams{ID: h.runID}); err != nil {
 				return fmt.Errorf("go on with its pass: %w", err)
 			}
@@ -79,8 +87,13 @@ func (h *hold) beginPass(ctx context.Context) (spent bool, err error) {
 	return spent, err
 }
 
+// goesOn reports whether the next job goes on with the run's pass.
+func goesOn(run *dbsqlc.SettlementRun) bool {
+	return run.IsSliced || (run.IsUnderWay && run.CursorPlayerID > run.TakenPlayerID)
+}
+
 // interrupted leaves the rest of the pass to whoever gets the job next: a process
-// that is told to stop spends none of the run's attempts.
+// that is told to stop between two chunks spends none of the run's attempts.
 func (h *hold) interrupted(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	if !errors.Is(ctx.Err(), context.Canceled) {
@@ -114,8 +127,12 @@ func (h *hold) slice(ctx context.Context, numCredited int) error {
 		if err := queries.SettlementRunSlice(ctx, tx, &dbsqlc.SettlementRunSliceParams{ID: h.runID, JobID: &jobID}); err != nil {
 			return fmt.Errorf("leave the rest to job %d: %w", jobID, err)
 		}
+		kind := freshness.Success
+		if numCredited == 0 {
+			kind = freshness.Neutral
+		}
 		return h.complete(ctx, tx, freshness.Progress{
-			Kind:     freshness.Success,
+			Kind:     kind,
 			Loop:     loopOf(h.row.ProgrammeKind),
 			NumItems: numCredited,
 		})

@@ -53,7 +53,7 @@ func (err *AbortedError) Error() string {
 // not to be done. It is the only place that decides this.
 func (verdict *Verdict) endError() error {
 	result := &verdict.Result
-	if result.State == stateAborted && (result.AbortReason == abortCancelled || result.AbortReason == abortRejected) {
+	if result.State == stateAborted && verdict.decided() {
 		return nil
 	}
 	switch result.Outcome {

@@ -54,6 +54,8 @@ func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
 	}
 	if verdict.Result.State == stateDone {
 		verdict.log(ctx, h.runner.logger)
+	} else {
+		verdict.logPass(ctx, h.runner.logger)
 	}
 	return verdict, failure
 }
@@ -93,6 +95,9 @@ func (h *hold) failedPass(ctx context.Context, tx pgx.Tx, counts *dbsqlc.Settlem
 // recordFailedPass stores what the job of a pass fails with. The next attempt of
 // the job is the next pass.
 func (h *hold) recordFailedPass(ctx context.Context, tx pgx.Tx, verdict *Verdict, failure error) error {
+	if err := queries.SettlementRunEndPass(ctx, tx, &dbsqlc.SettlementRunEndPassParams{ID: h.runID}); err != nil {
+		return fmt.Errorf("end its pass: %w", err)
+	}
 	err := record(ctx, tx, h.runID, event{actor: h.actor(), detail: verdict.Summary(), kind: "pass_failed", reason: failure.Error()})
 	if err != nil {
 		return err

@@ -97,34 +97,54 @@ LEFT JOIN promoted ON promoted.player_id = player.id
 WHERE player.currency = $3
 ORDER BY player.id`
 
-// calculateItems stores an item for everybody who has a counted bet in the
-// period, and counts them. inputsAt is the watermark that it rests on. Fails with
-// errArithmetic when an amount leaves its range.
-func calculateItems(
-	ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow, terms *programme.Terms, inputsAt time.Time,
-) (*counted, error) {
-	run := &row.SettlementRun
-	_, err := tx.Exec(ctx, activityOf, row.StartsAt, run.PeriodEndsAt, run.Currency, terms.LessPromotions)
+// subject is what is calculated: whose terms, for which period, on whose behalf.
+type subject struct {
+	endsAt   time.Time
+	periodID int64 // 0 in a preview
+	runID    int64 // 0 in a preview
+	startsAt time.Time
+	terms    *programme.Terms
+}
+
+// eachPage works out what everybody with a counted bet in the period is owed, and
+// hands it to fn page by page, in order of players. Fails with errArithmetic when
+// an amount leaves its range.
+func eachPage(ctx context.Context, tx pgx.Tx, of subject, fn func(items []*dbsqlc.SettlementItemInsertParams) error) error {
+	_, err := tx.Exec(ctx, activityOf, of.startsAt, of.endsAt, of.terms.Currency, of.terms.LessPromotions)
 	if err != nil {
-		return nil, arithmetic(fmt.Errorf("read activity: %w", err))
+		return arithmetic(fmt.Errorf("read activity: %w", err))
 	}
 	for {
-		items, err := nextItems(ctx, tx, run, terms)
+		items, err := nextItems(ctx, tx, of)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if len(items) == 0 {
 			break
 		}
-		if _, err := queries.SettlementItemInsert(ctx, tx, items); err != nil {
-			return nil, fmt.Errorf("store items: %w", err)
+		if err := fn(items); err != nil {
+			return err
 		}
 	}
 	if _, err := tx.Exec(ctx, "CLOSE settlement_activity"); err != nil {
-		return nil, fmt.Errorf("end reading activity: %w", err)
+		return fmt.Errorf("end reading activity: %w", err)
 	}
+	return nil
+}
 
-	counts, err := queries.SettlementRunCalculated(ctx, tx, &dbsqlc.SettlementRunCalculatedParams{ID: run.ID, InputsAt: inputsAt})
+// storeItems stores an item for everybody who has a counted bet in the period,
+// and counts them. inputsAt is the watermark that it rests on.
+func storeItems(ctx context.Context, tx pgx.Tx, of subject, inputsAt time.Time) (*counted, error) {
+	err := eachPage(ctx, tx, of, func(items []*dbsqlc.SettlementItemInsertParams) error {
+		if _, err := queries.SettlementItemInsert(ctx, tx, items); err != nil {
+			return fmt.Errorf("store items: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	counts, err := queries.SettlementRunCalculated(ctx, tx, &dbsqlc.SettlementRunCalculatedParams{ID: of.runID, InputsAt: inputsAt})
 	if err != nil {
 		return nil, arithmetic(fmt.Errorf("count items: %w", err))
 	}
@@ -148,7 +168,7 @@ type player struct {
 }
 
 // nextItems reads a page of players and works out what each is owed.
-func nextItems(ctx context.Context, tx pgx.Tx, run *dbsqlc.SettlementRun, terms *programme.Terms) ([]*dbsqlc.SettlementItemInsertParams, error) {
+func nextItems(ctx context.Context, tx pgx.Tx, of subject) ([]*dbsqlc.SettlementItemInsertParams, error) {
 	rows, err := tx.Query(ctx, fmt.Sprintf("FETCH %d FROM settlement_activity", playersPerPage))
 	if err != nil {
 		return nil, arithmetic(fmt.Errorf("read activity: %w", err))
@@ -165,7 +185,7 @@ func nextItems(ctx context.Context, tx pgx.Tx, run *dbsqlc.SettlementRun, terms 
 	}
 	items := make([]*dbsqlc.SettlementItemInsertParams, 0, len(players))
 	for i := range players {
-		item, err := entitle(run, terms, &players[i])
+		item, err := entitle(of, &players[i])
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +208,7 @@ type categoryInputs struct {
 }
 
 // entitle works out what one player is owed.
-func entitle(run *dbsqlc.SettlementRun, terms *programme.Terms, p *player) (*dbsqlc.SettlementItemInsertParams, error) {
+func entitle(of subject, p *player) (*dbsqlc.SettlementItemInsertParams, error) {
 	activity := programme.Activity{Promotions: money.Minor(p.promotions), Status: p.status, VIP: int(p.vip)}
 	given := itemInputs{Promotions: strconv.FormatInt(p.promotions, 10), Status: p.status}
 	for i, category := range p.categories {
@@ -203,7 +223,7 @@ func entitle(run *dbsqlc.SettlementRun, terms *programme.Terms, p *player) (*dbs
 			Stake:    strconv.FormatInt(p.stakes[i], 10),
 		})
 	}
-	owed, err := terms.Entitle(activity)
+	owed, err := of.terms.Entitle(activity)
 	if err != nil {
 		return nil, fmt.Errorf("work out what player %s is owed: %w: %w", p.code, errArithmetic, err)
 	}
@@ -215,14 +235,14 @@ func entitle(run *dbsqlc.SettlementRun, terms *programme.Terms, p *player) (*dbs
 		AmountMinor: int64(owed.Amount),
 		BasisMinor:  millionths(owed.Basis),
 		CappedMinor: int64(owed.Capped),
-		Currency:    run.Currency,
+		Currency:    of.terms.Currency,
 		Disposition: "excluded",
 		GrossMinor:  int64(owed.Gross),
 		Inputs:      encoded,
-		PeriodID:    run.PeriodID,
+		PeriodID:    of.periodID,
 		PlayerID:    p.id,
 		RatePpm:     int32(owed.Rate),
-		RunID:       run.ID,
+		RunID:       of.runID,
 		TierFrom:    owed.TierFrom,
 		TierValue:   pgtype.Numeric{Int: owed.TierValue, Valid: true},
 	}

@@ -152,21 +152,9 @@ func (service *Service) inProgramme(ctx context.Context, code, key string, fn fu
 		if err != nil {
 			return err
 		}
-		if len(versions) == 0 {
-			return fault.NotFound("programme %s has no version", code)
-		}
-		calendar, err := versions[0].Terms.Calendar()
+		p, err := planOf(versions, code, key)
 		if err != nil {
-			return fmt.Errorf("read calendar: %w", err)
-		}
-		span, err := calendar.ByKey(key)
-		if err != nil {
-			return fault.Invalid("%w", err)
-		}
-		p := plan(versions, calendar, span)
-		if p.version == nil {
-			return fault.Invalid("no approved version was in force on %s, when it started: see truegreen programmes list",
-				calendar.LocalDay(span.Start))
+			return err
 		}
 		now, err := databaseNow(ctx, tx)
 		if err != nil {
@@ -174,4 +162,25 @@ func (service *Service) inProgramme(ctx context.Context, code, key string, fn fu
 		}
 		return fn(tx, p, now)
 	})
+}
+
+// planOf says how the period of a key is settled.
+func planOf(versions []Version, code, key string) (planned, error) {
+	if len(versions) == 0 {
+		return planned{}, fault.NotFound("there is no programme %s: see truegreen programmes list", code)
+	}
+	calendar, err := versions[0].Terms.Calendar()
+	if err != nil {
+		return planned{}, fmt.Errorf("read calendar: %w", err)
+	}
+	span, err := calendar.ByKey(key)
+	if err != nil {
+		return planned{}, fault.Invalid("%w", err)
+	}
+	p := plan(versions, calendar, span)
+	if p.version == nil {
+		return planned{}, fault.Invalid("no approved version was in force on %s, when it started: see truegreen programmes list",
+			calendar.LocalDay(span.Start))
+	}
+	return p, nil
 }

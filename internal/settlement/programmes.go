@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,13 +34,15 @@ type Version struct {
 }
 
 // Apply stores terms as new versions, which wait for their approval, all or
-// none. Terms that are those of the newest version change nothing, and that
-// version is returned.
+// none, and returns them in order of code. Terms that are those of the newest
+// version change nothing, and that version is returned.
 //
 // Fails with [fault.KindInvalid] when a programme would get another kind,
 // currency, period or time zone: its periods could overlap or leave gaps.
 func (service *Service) Apply(ctx context.Context, terms []programme.Terms, by string) ([]Version, error) {
 	var applied []Version
+	// In the order in which everybody locks programmes.
+	terms = slices.SortedFunc(slices.Values(terms), func(a, b programme.Terms) int { return strings.Compare(a.Code, b.Code) })
 	err := pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
 		for i := range terms {
 			version, err := apply(ctx, tx, &terms[i], by)

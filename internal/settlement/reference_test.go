@@ -60,19 +60,23 @@ func TestRunner_Work_Reference(t *testing.T) {
 // give books promotion credits, as other settlements did in their time.
 func (bundle *testBundle) give(ctx context.Context, t *testing.T, gifts []gift) {
 	t.Helper()
-	for i, g := range gifts {
-		require.NoError(t, pgtx.Do(ctx, bundle.db.Pool, func(tx pgx.Tx) error {
-			var lock, flush pgtx.Pipeline
-			book, err := wallet.New().Lock(ctx, &lock, wallet.Owners{Players: []string{g.player}})
-			require.NoError(t, err)
-			require.NoError(t, lock.Send(ctx, tx))
+	var players []string
+	for _, g := range gifts {
+		players = append(players, g.player)
+	}
+	require.NoError(t, pgtx.Do(ctx, bundle.db.Pool, func(tx pgx.Tx) error {
+		var lock, flush pgtx.Pipeline
+		book, err := wallet.New().Lock(ctx, &lock, wallet.Owners{Players: players})
+		require.NoError(t, err)
+		require.NoError(t, lock.Send(ctx, tx))
+		for i, g := range gifts {
 			require.NoError(t, book.Move(book.Account(g.player), wallet.Movement{
 				Amount: money.Minor(g.amount), At: g.at, Kind: wallet.KindCredit, Reference: "gift/" + strconv.Itoa(i),
 			}))
-			require.NoError(t, book.Flush(ctx, &flush))
-			return flush.Send(ctx, tx)
-		}))
-	}
+		}
+		require.NoError(t, book.Flush(ctx, &flush))
+		return flush.Send(ctx, tx)
+	}))
 }
 
 // amounts are those of a run's items by player.

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
+	"truegreen/internal/fault"
 	"truegreen/internal/freshness"
 	"truegreen/internal/pgtx"
 	"truegreen/internal/programme"
@@ -92,20 +93,41 @@ func (runner *Runner) Work(ctx context.Context, job Job, runID int64, complete f
 	if h.row == nil || errors.Is(err, ErrRunLost) {
 		return verdict, err
 	}
-	return verdict, errors.Join(err, runner.recordFailure(ctx, loopOf(h.row.ProgrammeKind), err))
+	return verdict, errors.Join(err, h.recordFailure(ctx, err))
 }
 
-// recordFailure stores a failure in a transaction of its own, that of the pass
-// being lost. It returns nil for a pass that was only told to stop.
+// recordFailure stores why a job got no further, in a transaction of its own:
+// for its loop, and in the run's history.
+func (h *hold) recordFailure(ctx context.Context, failure error) error {
+	return h.runner.inFailure(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		err := record(ctx, tx, h.runID, event{actor: h.actor(), kind: eventFailed, reason: failure.Error()})
+		if err != nil {
+			return err
+		}
+		return h.runner.recorder.Record(ctx, tx, freshness.Progress{
+			Err:  failure,
+			Kind: freshness.Failure,
+			Loop: loopOf(h.row.ProgrammeKind),
+		})
+	})
+}
+
+// recordFailure stores a failure of a loop in a transaction of its own.
 func (runner *Runner) recordFailure(ctx context.Context, loop string, failure error) error {
+	return runner.inFailure(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		return runner.recorder.Record(ctx, tx, freshness.Progress{Err: failure, Kind: freshness.Failure, Loop: loop})
+	})
+}
+
+// inFailure runs fn in a transaction of its own, that of the pass being lost and
+// its time perhaps over. It does nothing for a pass that was only told to stop.
+func (runner *Runner) inFailure(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failureTimeout)
 	defer cancel()
-	return pgtx.Do(ctx, runner.service.pool, func(tx pgx.Tx) error {
-		return runner.recorder.Record(ctx, tx, freshness.Progress{Err: failure, Kind: freshness.Failure, Loop: loop})
-	})
+	return pgtx.Do(ctx, runner.service.pool, func(tx pgx.Tx) error { return fn(ctx, tx) })
 }
 
 // take makes the run this job's, unless there is nothing for it to do; then it
@@ -113,6 +135,9 @@ func (runner *Runner) recordFailure(ctx context.Context, loop string, failure er
 func (h *hold) take(ctx context.Context) (ended bool, verdict *Verdict, err error) {
 	err = pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
 		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: h.runID})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fault.NotFound("there is no such run")
+		}
 		if err != nil {
 			return fmt.Errorf("lock it: %w", err)
 		}
@@ -145,12 +170,23 @@ func (h *hold) take(ctx context.Context) (ended bool, verdict *Verdict, err erro
 		if h.terms, err = programme.Decode(row.Rules); err != nil {
 			return fmt.Errorf("read its terms: %w", err)
 		}
-		h.epoch, err = queries.SettlementRunTake(ctx, tx, &dbsqlc.SettlementRunTakeParams{ID: h.runID, JobID: &h.job.ID})
+		h.epoch, err = queries.SettlementRunTake(ctx, tx, &dbsqlc.SettlementRunTakeParams{
+			ID:             h.runID,
+			JobAttemptedAt: h.job.AttemptedAt,
+			JobID:          h.job.ID,
+		})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrRunLost
+		}
 		if err != nil {
 			return fmt.Errorf("take it: %w", err)
 		}
 		return nil
 	})
+	if err == nil && verdict != nil && verdict.decided() {
+		// Nobody has logged it: it was ended by a person, elsewhere.
+		verdict.log(ctx, h.runner.logger)
+	}
 	return ended, verdict, err
 }
 

@@ -97,5 +97,8 @@ func record(ctx context.Context, tx pgx.Tx, runID int64, event event) error {
 	return nil
 }
 
+// eventFailed is the kind of an event that tells why a job got no further.
+const eventFailed = "failed"
+
 // loopOf is the freshness loop of runs of a kind of programme.
 func loopOf(kind string) string { return "settlement_" + kind }

@@ -32,6 +32,7 @@ const (
 
 // Reasons of a run that was aborted.
 const (
+	abortCalculation    = "calculation"
 	abortCancelled      = "cancelled"
 	abortInputsDeadline = "inputs_deadline"
 	abortInvariant      = "invariant"

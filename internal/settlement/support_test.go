@@ -219,6 +219,9 @@ func (bundle *testBundle) awaitJobs(ctx context.Context, t *testing.T) []string 
 	return states
 }
 
+// noCompletion is for a tick that is no job's.
+func noCompletion(context.Context, pgx.Tx, freshness.Progress) error { return nil }
+
 // tick runs one tick as a job and waits for its end.
 func (bundle *testBundle) tick(ctx context.Context, t *testing.T) *rivertype.JobRow {
 	t.Helper()
@@ -277,6 +280,14 @@ func (bundle *testBundle) requireTrueBooks(ctx context.Context, t *testing.T) {
 	require.Empty(t, report.Findings)
 }
 
+// awaitLockWaits waits until so many sessions of the database wait for locks.
+func (bundle *testBundle) awaitLockWaits(ctx context.Context, t *testing.T, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return bundle.count(ctx, t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") >= n
+	}, patience, poll)
+}
+
 // lockWallet lets another session hold the wallet of a player until release.
 func (bundle *testBundle) lockWallet(ctx context.Context, t *testing.T, code string) (release func()) {
 	t.Helper()
@@ -316,6 +327,13 @@ func (b *logBuffer) verdicts() []string {
 		}
 	}
 	return found
+}
+
+// count is how many lines hold a text.
+func (b *logBuffer) count(text string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Count(b.text.String(), text)
 }
 
 func numbered(n int) string { return fmt.Sprintf("p-%03d", n) }

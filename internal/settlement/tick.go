@@ -16,8 +16,15 @@ const (
 	// tickLoop is the freshness loop of the tick.
 	tickLoop = "settlement_tick"
 
-	// maxResumed bounds how many runs one tick gives a new job.
-	maxResumed = 1000
+	// maxPlanned bounds how many runs one tick plans, and maxResumed how many it
+	// gives a new job, so that a long backlog is worked off tick by tick rather
+	// than in one that never gets done.
+	maxPlanned = 200
+	maxResumed = 200
+
+	// tickLockTimeout is how long a tick waits for a programme or a run that
+	// somebody else has locked, before it leaves it to the next.
+	tickLockTimeout = "500ms"
 
 	// scheduler is the actor of what nobody decided.
 	scheduler = "settlement_tick"
@@ -35,29 +42,22 @@ type TickResult struct {
 // two at once do the work of one.
 //
 // What it does is one transaction, which completes the tick's job. A programme
-// that fails holds back no other: theirs is committed, and Tick returns the
-// error, as a failed pass.
+// or run that fails, or that somebody has locked, holds back no other: theirs is
+// committed, and Tick returns the error, as a failed pass. Of a long backlog it
+// takes a part, which is progress, and leaves the rest to the next.
 func (runner *Runner) Tick(ctx context.Context, complete freshness.Completion) (TickResult, error) {
 	var result TickResult
 	var failed error
 	err := pgtx.Do(ctx, runner.service.pool, func(tx pgx.Tx) error {
-		codes, err := queries.ProgrammeCodes(ctx, tx)
-		if err != nil {
-			return fmt.Errorf("list programmes: %w", err)
+		if err := queries.SettlementLockTimeout(ctx, tx, &dbsqlc.SettlementLockTimeoutParams{Milliseconds: tickLockTimeout}); err != nil {
+			return fmt.Errorf("set how long to wait for locks: %w", err)
 		}
-		for _, code := range codes {
-			// Within its own savepoint.
-			err := pgtx.Do(ctx, tx, func(tx pgx.Tx) error {
-				n, err := runner.service.planMissing(ctx, tx, code)
-				result.NumPlanned += n
-				return err
-			})
-			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("plan runs of programme %s: %w", code, err))
-			}
+		var err error
+		if result.NumPlanned, err = runner.service.planAll(ctx, tx); err != nil {
+			failed = errors.Join(failed, err)
 		}
 		if result.NumResumed, err = runner.service.resumeOrphans(ctx, tx); err != nil {
-			return err
+			failed = errors.Join(failed, err)
 		}
 		if failed != nil {
 			return runner.recorder.Record(ctx, tx, freshness.Progress{Err: failed, Kind: freshness.Failure, Loop: tickLoop})
@@ -69,6 +69,8 @@ func (runner *Runner) Tick(ctx context.Context, complete freshness.Completion) (
 		})
 	})
 	if err != nil {
+		// What failed before may be why the transaction did.
+		err = errors.Join(failed, err)
 		return TickResult{}, fmt.Errorf("look for due settlements: %w", errors.Join(err, runner.recordFailure(ctx, tickLoop, err)))
 	}
 	if failed != nil {
@@ -77,8 +79,35 @@ func (runner *Runner) Tick(ctx context.Context, complete freshness.Completion) (
 	return result, nil
 }
 
-// planMissing adds a run for each due period that has none.
-func (service *Service) planMissing(ctx context.Context, tx pgx.Tx, code string) (int, error) {
+// planAll plans what is missing of all programmes, each in a savepoint of its
+// own. It returns how many runs it planned, also when some could not be.
+func (service *Service) planAll(ctx context.Context, tx pgx.Tx) (int, error) {
+	codes, err := queries.ProgrammeCodes(ctx, tx)
+	if err != nil {
+		return 0, fmt.Errorf("list programmes: %w", err)
+	}
+	var failed error
+	numPlanned := 0
+	for _, code := range codes {
+		if numPlanned >= maxPlanned {
+			break
+		}
+		n := 0
+		err := pgtx.Do(ctx, tx, func(tx pgx.Tx) (err error) {
+			n, err = service.planMissing(ctx, tx, code, maxPlanned-numPlanned)
+			return err
+		})
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("plan runs of programme %s: %w", code, err))
+			continue
+		}
+		numPlanned += n
+	}
+	return numPlanned, failed
+}
+
+// planMissing adds runs for due periods that have none, oldest first.
+func (service *Service) planMissing(ctx context.Context, tx pgx.Tx, code string, most int) (int, error) {
 	stored, err := lockProgramme(ctx, tx, code)
 	if err != nil {
 		return 0, err
@@ -106,6 +135,9 @@ func (service *Service) planMissing(ctx context.Context, tx pgx.Tx, code string)
 
 	numPlanned := 0
 	for _, p := range closed {
+		if numPlanned >= most {
+			break
+		}
 		if p.version == nil || hasRun[p.span.Key] || now.Before(p.dueAt) {
 			continue
 		}
@@ -132,44 +164,51 @@ func (service *Service) resumeOrphans(ctx context.Context, tx pgx.Tx) (int, erro
 	if err != nil {
 		return 0, fmt.Errorf("look for runs without a job: %w", err)
 	}
+	var failed error
 	numResumed := 0
 	for _, runID := range runIDs {
-		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: runID})
-		if err != nil {
-			return 0, fmt.Errorf("lock run %d: %w", runID, err)
+		resumed := false
+		err := pgtx.Do(ctx, tx, func(tx pgx.Tx) (err error) {
+			resumed, err = service.resume(ctx, tx, runID)
+			return err
+		})
+		switch {
+		case err != nil:
+			failed = errors.Join(failed, fmt.Errorf("resume run %d: %w", runID, err))
+		case resumed:
+			numResumed++
 		}
-		run := &row.SettlementRun
-		// It may have moved on while we waited for its lock.
-		if isEnded(run.State) || run.State == stateAwaitingApproval {
-			continue
-		}
-		if live, err := isJobLive(ctx, tx, run.JobID); err != nil || live {
-			if err != nil {
-				return 0, err
-			}
-			continue
-		}
-		if run.State == stateWaitingInputs {
-			if err := queries.SettlementRunAbleNow(ctx, tx, &dbsqlc.SettlementRunAbleNowParams{ID: runID}); err != nil {
-				return 0, fmt.Errorf("resume run %d: %w", runID, err)
-			}
-		}
-		if err := service.giveJob(ctx, tx, row.ProgrammeKind, runID, attemptsLeft(run)); err != nil {
-			return 0, err
-		}
-		if err := record(ctx, tx, runID, event{actor: scheduler, detail: map[string]any{"state": run.State}, kind: "resumed"}); err != nil {
-			return 0, err
-		}
-		numResumed++
 	}
-	return numResumed, nil
+	return numResumed, failed
 }
 
-// attemptsLeft is how many passes a run may still begin; the one that was
-// interrupted for lack of time counts as still to come.
+// resume gives a run another job, unless it has moved on meanwhile.
+func (service *Service) resume(ctx context.Context, tx pgx.Tx, runID int64) (bool, error) {
+	row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: runID})
+	if err != nil {
+		return false, fmt.Errorf("lock it: %w", err)
+	}
+	run := &row.SettlementRun
+	if isEnded(run.State) || run.State == stateAwaitingApproval {
+		return false, nil
+	}
+	if live, err := isJobLive(ctx, tx, run.JobID); err != nil || live {
+		return false, err
+	}
+	if err := queries.SettlementRunAbleNow(ctx, tx, &dbsqlc.SettlementRunAbleNowParams{ID: runID}); err != nil {
+		return false, fmt.Errorf("note that it waits no more: %w", err)
+	}
+	if err := service.giveJob(ctx, tx, row.ProgrammeKind, runID, attemptsLeft(run)); err != nil {
+		return false, err
+	}
+	return true, record(ctx, tx, runID, event{actor: scheduler, detail: map[string]any{"state": run.State}, kind: "resumed"})
+}
+
+// attemptsLeft is how many passes a run may still begin; one that is gone on with
+// counts as still to come.
 func attemptsLeft(run *dbsqlc.SettlementRun) int {
 	left := int(run.MaxAttempts - run.Attempt)
-	if run.IsSliced {
+	if goesOn(run) {
 		left++
 	}
 	return left

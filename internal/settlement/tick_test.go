@@ -1,6 +1,7 @@
 package settlement_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"truegreen/internal/fault"
+	"truegreen/internal/money"
 	"truegreen/internal/settlement"
 )
 
@@ -138,6 +140,94 @@ func TestRunner_Tick(t *testing.T) {
 		require.Equal(t, "all_delivered", bundle.await(ctx, t, again, "done").Outcome)
 	})
 
+	t.Run("ARunWhoseInputsCameIsDueUntilItsJobIsWorked", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		runID := bundle.plan(ctx, t)
+		require.NoError(t, bundle.client.Start(ctx))
+		bundle.await(ctx, t, runID, "waiting_inputs")
+		require.NoError(t, bundle.client.StopAndCancel(ctx))
+		bundle.watermark(ctx, t, weekEnd())
+		_, err := bundle.runner.Tick(ctx, noCompletion)
+		require.NoError(t, err)
+		// Nobody works the queue, and hours pass.
+		_, err = bundle.db.Pool.Exec(ctx, `
+			UPDATE settlement_run SET able_since = able_since - interval '5 hours' WHERE id = $1`, runID)
+		require.NoError(t, err)
+		_, err = bundle.db.Pool.Exec(ctx, "UPDATE loop_contract SET baseline_at = baseline_at - interval '50 hours'")
+		require.NoError(t, err)
+		require.Equal(t, "planned", scalar[string](ctx, t, bundle.db, "SELECT state FROM settlement_run WHERE id = $1", runID))
+		require.Equal(t, "stalled", bundle.verdict(ctx, t))
+	})
+
+	t.Run("WhatIsLockedHoldsBackNothingElse", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, strings.Replace(weekly, "code: weekly", "code: a-locked", 1))
+		bundle.programme(ctx, t, weekly)
+		orphan := bundle.plan(ctx, t)
+		_, err := bundle.service.Plan(ctx, "weekly", "2026-W46", "person")
+		require.NoError(t, err)
+		_, err = bundle.db.Pool.Exec(ctx, "DELETE FROM river_job")
+		require.NoError(t, err)
+		tx, err := bundle.db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		_, err = tx.Exec(ctx, "SELECT FROM programme WHERE code = 'a-locked' FOR UPDATE")
+		require.NoError(t, err)
+		_, err = tx.Exec(ctx, "SELECT FROM settlement_run WHERE id = $1 FOR UPDATE", orphan)
+		require.NoError(t, err)
+
+		result, err := bundle.runner.Tick(ctx, noCompletion)
+		require.ErrorContains(t, err, "plan runs of programme a-locked")
+		require.ErrorContains(t, err, fmt.Sprintf("resume run %d", orphan))
+		require.Positive(t, result.NumPlanned)
+		require.Equal(t, 1, result.NumResumed)
+		require.GreaterOrEqual(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_results WHERE programme = 'weekly'"), 3)
+	})
+
+	t.Run("ALongBacklogIsWorkedOffTickByTick", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, strings.NewReplacer("period: weekly", "period: daily", "2026-11-02", "2026-01-01").Replace(weekly))
+		first, err := bundle.runner.Tick(ctx, noCompletion)
+		require.NoError(t, err)
+		require.Equal(t, 200, first.NumPlanned)
+		second, err := bundle.runner.Tick(ctx, noCompletion)
+		require.NoError(t, err)
+		require.Positive(t, second.NumPlanned)
+		require.Equal(t, "2026-01-01 true", scalar[string](ctx, t, bundle.db, `
+			SELECT min(key) || ' ' || (count(*) = max(key)::date - min(key)::date + 1) FROM settlement_period`))
+	})
+
+	t.Run("ACalculationThatNeverEndsIsAborted", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		_, err := bundle.db.Pool.Exec(ctx, "ALTER TABLE settlement_item ADD CONSTRAINT nope CHECK (amount_minor < 10)")
+		require.NoError(t, err)
+		runID := bundle.plan(ctx, t)
+		bundle.work(ctx, t)
+		require.Equal(t, []string{"discarded"}, bundle.awaitJobs(ctx, t))
+		bundle.tick(ctx, t)
+		result := bundle.await(ctx, t, runID, "aborted")
+		require.Equal(t, "calculation", result.AbortReason)
+		require.Contains(t, result.AbortDetail, "3 calculations were begun, and none came to its end; at last: settle run")
+		require.Contains(t, result.AbortDetail, "nope")
+	})
+
 	t.Run("ARunWhoseJobIsGoneGetsAnother", func(t *testing.T) {
 		t.Parallel()
 
@@ -174,9 +264,10 @@ func TestRunner_Tick(t *testing.T) {
 		require.NoError(t, bundle.client.StopAndCancel(ctx))
 		release()
 		// As a worker leaves it that was killed in its last pass: one credit was
-		// committed, the other is pending, and the rescuer has discarded the job.
+		// committed, the other is pending, the pass was cut off there before, and the
+		// rescuer has discarded the job.
 		for _, statement := range []string{
-			"UPDATE settlement_run SET attempt = max_attempts, is_sliced = false",
+			"UPDATE settlement_run SET attempt = max_attempts, is_sliced = false, taken_player_id = cursor_player_id",
 			"UPDATE river_job SET state = 'discarded', finalized_at = now(), attempt = max_attempts",
 		} {
 			_, err := bundle.db.Pool.Exec(ctx, statement)
@@ -400,20 +491,29 @@ func TestService_Decisions(t *testing.T) {
 		bundle.bet(ctx, t, "b", 10, 100)
 		preview, err := bundle.service.Preview(ctx, "weekly", week)
 		require.NoError(t, err)
-		require.False(t, preview.InputsReached)
+		require.Nil(t, preview.Watermarks[0].At)
 		require.Equal(t, int64(1), preview.Eligible)
 		require.Equal(t, int64(2), preview.Evaluated)
-		require.Equal(t, int64(200), preview.EligibleAmount)
+		require.Equal(t, money.Minor(200), preview.EligibleAmount)
+		require.ElementsMatch(t, []settlement.Reason{
+			{Amount: 200, Delivery: "pending", Disposition: "eligible", NumItems: 1},
+			{Disposition: "excluded", NumItems: 1, Reason: "winner"},
+		}, preview.Reasons)
 		for _, table := range []string{"settlement_period", "settlement_run", "settlement_item", "settlement_event"} {
 			require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM "+table), table)
 		}
 		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM river_job WHERE kind LIKE 'settlement%'"))
 
+		// A run keeps the version that it was planned with, and the preview says so.
+		runID := bundle.plan(ctx, t)
+		bundle.programme(ctx, t, strings.Replace(waiting, "rate_ppm: 100000", "rate_ppm: 500000", 1))
+		preview, err = bundle.service.Preview(ctx, "weekly", week)
+		require.NoError(t, err)
+		require.Equal(t, 1, preview.Version.Number)
 		bundle.watermark(ctx, t, weekEnd())
 		bundle.work(ctx, t)
-		runID := bundle.plan(ctx, t)
 		result := bundle.await(ctx, t, runID, "awaiting_approval")
-		require.Equal(t, preview.EligibleAmount, *result.EligibleAmount)
+		require.Equal(t, int64(preview.EligibleAmount), *result.EligibleAmount)
 		_, err = bundle.service.Preview(ctx, "weekly", week)
 		require.ErrorContains(t, err, "has calculated it: see truegreen settlement show")
 	})

@@ -253,7 +253,7 @@ func (verdict *Verdict) log(ctx context.Context, logger *slog.Logger) {
 	case outcomeAllWithheld:
 		level = slog.LevelWarn
 	}
-	if verdict.Result.AbortReason == abortCancelled || verdict.Result.AbortReason == abortRejected {
+	if verdict.decided() {
 		level = slog.LevelWarn
 	}
 	attributes := verdict.attributes()
@@ -261,6 +261,22 @@ func (verdict *Verdict) log(ctx context.Context, logger *slog.Logger) {
 		attributes = append(attributes, slog.String("reasons", why))
 	}
 	logger.LogAttrs(ctx, level, "settlement ended", attributes...)
+}
+
+// decided reports whether a person ended the run.
+func (verdict *Verdict) decided() bool {
+	return verdict.Result.AbortReason == abortCancelled || verdict.Result.AbortReason == abortRejected
+}
+
+// logPass writes the line of a pass that left something undelivered and is not
+// the last.
+func (verdict *Verdict) logPass(ctx context.Context, logger *slog.Logger) {
+	level := slog.LevelWarn
+	if valueOr(verdict.Result.Credited, 0) == 0 {
+		level = slog.LevelError
+	}
+	logger.LogAttrs(ctx, level, "settlement pass left credits undelivered",
+		append(verdict.attributes(), slog.String("reasons", verdict.why()))...)
 }
 
 // logIfAny writes the line of a verdict that there is.

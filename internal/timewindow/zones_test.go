@@ -164,8 +164,13 @@ func requireSound(t require.TestingT, calendar timewindow.Calendar, at time.Time
 func firstShown(t require.TestingT, zone, key string, step time.Duration) time.Time {
 	location, err := time.LoadLocation(zone)
 	require.NoError(t, err)
-	at := instant(t, key+"T00:00:00Z").Add(-16 * time.Hour)
-	for at.In(location).Format(time.DateOnly) < key {
+	number := func(at time.Time) int {
+		year, month, day := at.Date()
+		return 10_000*year + 100*int(month) + day
+	}
+	midnight := instant(t, key+"T00:00:00Z")
+	at := midnight.Add(-16 * time.Hour)
+	for number(at.In(location)) < number(midnight) {
 		at = at.Add(step)
 	}
 	return at

@@ -14,3 +14,15 @@ SELECT
 FROM settlement_event AS event
 WHERE event.run_id = @run_id
 ORDER BY event.id;
+
+-- name: SettlementEventLastReason :one
+-- SettlementEventLastReason returns the reason of the newest event of a kind in
+-- the history of a run; empty for none.
+SELECT coalesce((
+    SELECT event.reason
+    FROM settlement_event AS event
+    WHERE event.run_id = @run_id
+        AND event.kind = @kind
+    ORDER BY event.id DESC
+    LIMIT 1
+), '')::text AS reason;

@@ -18,8 +18,7 @@ SELECT
     item.amount_minor,
     item.currency,
     player.code AS player,
-    item.player_id,
-    player.status
+    item.player_id
 FROM settlement_item AS item
 JOIN player ON player.id = item.player_id
 WHERE item.run_id = @run_id
@@ -80,10 +79,16 @@ WHERE run_id = @run_id
 
 -- name: SettlementItemVoid :exec
 -- SettlementItemVoid gives up the claims of a run that ended before it paid.
-UPDATE settlement_item
+UPDATE settlement_item AS item
 SET voided_at = clock_timestamp()
-WHERE run_id = @run_id
-    AND voided_at IS NULL;
+WHERE item.run_id = @run_id
+    AND item.voided_at IS NULL
+    AND NOT EXISTS (
+        SELECT
+        FROM settlement_run AS run
+        WHERE run.id = item.run_id
+            AND run.started_at IS NOT NULL
+    );
 
 -- name: SettlementItemCount :one
 -- SettlementItemCount counts the items of a run by what became of them.

@@ -38,23 +38,32 @@ FOR NO KEY UPDATE OF run;
 
 -- name: SettlementRunOfPeriod :one
 -- SettlementRunOfPeriod returns the newest run of a period.
-SELECT run.id, run.state, run.abort_reason, run.started_at
+SELECT run.id, run.state, run.abort_reason, run.started_at, version.version
 FROM settlement_run AS run
 JOIN settlement_period AS period ON period.id = run.period_id
+JOIN programme_version AS version ON version.id = run.version_id
 WHERE period.programme_id = @programme_id
     AND period.key = @key
 ORDER BY run.id DESC
 LIMIT 1;
 
 -- name: SettlementRunTake :one
--- SettlementRunTake gives a run to a job: whoever had it before can write nothing
--- more to it. It returns the new epoch.
-UPDATE settlement_run
+-- SettlementRunTake gives a run to an attempt of a job: whoever had it before can
+-- write nothing more to it. It returns the new epoch. No row: another attempt of
+-- the job is the one that runs.
+UPDATE settlement_run AS run
 SET
-    epoch = epoch + 1,
-    job_id = @job_id
-WHERE id = @id
-RETURNING epoch;
+    epoch = run.epoch + 1,
+    job_id = @job_id::bigint
+WHERE run.id = @id
+    AND EXISTS (
+        SELECT
+        FROM river_job AS job
+        WHERE job.id = @job_id
+            AND job.state = 'running'
+            AND job.attempted_at = @job_attempted_at::timestamptz
+    )
+RETURNING run.epoch;
 
 -- name: SettlementRunFence :one
 -- SettlementRunFence locks a run to the end of the transaction for the holder of
@@ -87,9 +96,11 @@ SET state = 'waiting_inputs'
 WHERE id = @id;
 
 -- name: SettlementRunCalculating :exec
--- SettlementRunCalculating notes that the calculation has begun.
+-- SettlementRunCalculating notes that a calculation has begun.
 UPDATE settlement_run
-SET state = 'calculating'
+SET
+    num_calculations = num_calculations + 1,
+    state = 'calculating'
 WHERE id = @id;
 
 -- name: SettlementRunCalculated :one
@@ -132,10 +143,14 @@ SET
 WHERE id = @id;
 
 -- name: SettlementRunAbleNow :exec
--- SettlementRunAbleNow notes that what a run waited for has come.
+-- SettlementRunAbleNow notes that what a run waited for has come, or will not
+-- come any more: it waits for its job alone now, and is due.
 UPDATE settlement_run
-SET able_since = clock_timestamp()
-WHERE id = @id;
+SET
+    able_since = clock_timestamp(),
+    state = 'planned'
+WHERE id = @id
+    AND state = 'waiting_inputs';
 
 -- name: SettlementRunBeginPass :one
 -- SettlementRunBeginPass begins one more pass over what is undelivered.
@@ -144,16 +159,26 @@ SET
     attempt = attempt + 1,
     cursor_player_id = 0,
     is_sliced = false,
+    is_under_way = true,
     started_at = coalesce(started_at, clock_timestamp()),
-    state = 'delivering'
+    state = 'delivering',
+    taken_player_id = 0
 WHERE id = @id
 RETURNING attempt;
 
 -- name: SettlementRunContinuePass :exec
--- SettlementRunContinuePass goes on with the pass that its predecessor had no
--- time to end.
+-- SettlementRunContinuePass goes on with the pass that its predecessor could not
+-- end.
 UPDATE settlement_run
-SET is_sliced = false
+SET
+    is_sliced = false,
+    taken_player_id = cursor_player_id
+WHERE id = @id;
+
+-- name: SettlementRunEndPass :exec
+-- SettlementRunEndPass notes that a pass came to its end.
+UPDATE settlement_run
+SET is_under_way = false
 WHERE id = @id;
 
 -- name: SettlementRunSlice :exec
@@ -238,6 +263,21 @@ SELECT EXISTS (
     WHERE job.id = @job_id
         AND job.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
 );
+
+-- name: SettlementLockTimeout :exec
+-- SettlementLockTimeout bounds how long the statements that follow wait for
+-- locks, to the end of the transaction.
+SELECT set_config('lock_timeout', @milliseconds::text, true);
+
+-- name: SettlementCreditsBegin :exec
+-- SettlementCreditsBegin lets SettlementCreditsAwait wait for this transaction.
+-- It comes before the locks of run and wallets.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('settlement credits', 0));
+
+-- name: SettlementCreditsAwait :exec
+-- SettlementCreditsAwait waits until every transaction that is crediting now has
+-- ended: what was booked before is visible then, and what comes has a later time.
+SELECT pg_advisory_xact_lock(hashtextextended('settlement credits', 0));
 
 -- name: SettlementRunOrphans :many
 -- SettlementRunOrphans returns unfinished runs that can go on by themselves and

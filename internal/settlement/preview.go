@@ -1,0 +1,115 @@
+package settlement
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/internal/fault"
+	"truegreen/internal/money"
+)
+
+// Preview is what a run of a period would find now.
+type Preview struct {
+	Eligible       int64
+	EligibleAmount money.Minor
+	Evaluated      int64
+	PeriodEndsAt   time.Time
+	Reasons        []Reason // the largest groups first
+	Version        Version  // whose terms they are: the run's, if the period has one
+	Watermarks     []Watermark
+}
+
+// Preview works out a period as a run would, by the same code, and stores
+// nothing. It locks nothing either, and sees one moment. It does not ask whether
+// the period is due or its inputs are complete.
+//
+// Fails with [fault.KindNotFound] for an unknown programme, and with
+// [fault.KindInvalid] for a key that is no period of it, when no approved version
+// was in force, and for a period that has been calculated.
+func (service *Service) Preview(ctx context.Context, code, key string) (*Preview, error) {
+	var preview *Preview
+	options := pgx.TxOptions{AccessMode: pgx.ReadOnly, IsoLevel: pgx.RepeatableRead}
+	err := pgx.BeginTxFunc(ctx, service.pool, options, func(tx pgx.Tx) error {
+		p, err := previewed(ctx, tx, code, key)
+		if err != nil {
+			return err
+		}
+		marks, err := readInputs(ctx, tx)
+		if err != nil {
+			return err
+		}
+		preview = &Preview{PeriodEndsAt: p.span.End, Version: *p.version, Watermarks: marks}
+		return preview.calculate(ctx, tx, p)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preview period %s of programme %s: %w", key, code, err)
+	}
+	return preview, nil
+}
+
+// previewed is the plan of a period, by the version that its run has, if it has
+// one.
+func previewed(ctx context.Context, tx pgx.Tx, code, key string) (planned, error) {
+	versions, err := listVersions(ctx, tx, code)
+	if err != nil {
+		return planned{}, err
+	}
+	p, err := planOf(versions, code, key)
+	if err != nil {
+		return planned{}, err
+	}
+	newest, err := queries.SettlementRunOfPeriod(ctx, tx, &dbsqlc.SettlementRunOfPeriodParams{Key: key, ProgrammeID: p.version.programmeID})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows) || (err == nil && newest.State == stateAborted):
+		return p, nil
+	case err != nil:
+		return planned{}, fmt.Errorf("look for its run: %w", err)
+	case newest.State != statePlanned && newest.State != stateWaitingInputs:
+		return planned{}, fault.Invalid("run %d has calculated it: see truegreen settlement show %d", newest.ID, newest.ID)
+	}
+	p.version = &versions[newest.Version-1]
+	return p, nil
+}
+
+// calculate fills in the counts.
+func (preview *Preview) calculate(ctx context.Context, tx pgx.Tx, p planned) error {
+	groups := make(map[Reason]*Reason)
+	of := subject{endsAt: p.span.End, startsAt: p.span.Start, terms: &p.version.Terms}
+	err := eachPage(ctx, tx, of, func(items []*dbsqlc.SettlementItemInsertParams) error {
+		for _, item := range items {
+			preview.Evaluated++
+			group := Reason{Delivery: valueOr(item.Delivery, ""), Disposition: item.Disposition, Reason: valueOr(item.Reason, "")}
+			if groups[group] == nil {
+				groups[group] = &Reason{Delivery: group.Delivery, Disposition: group.Disposition, Reason: group.Reason}
+			}
+			groups[group].Amount += item.AmountMinor
+			groups[group].NumItems++
+			if item.Delivery == nil {
+				continue
+			}
+			preview.Eligible++
+			var err error
+			if preview.EligibleAmount, err = preview.EligibleAmount.Add(money.Minor(item.AmountMinor)); err != nil {
+				return fmt.Errorf("sum up what is owed: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, group := range groups {
+		preview.Reasons = append(preview.Reasons, *group)
+	}
+	slices.SortFunc(preview.Reasons, func(a, b Reason) int {
+		return cmp.Or(cmp.Compare(b.NumItems, a.NumItems), cmp.Compare(a.Disposition+a.Reason, b.Disposition+b.Reason))
+	})
+	return nil
+}
