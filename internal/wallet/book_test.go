@@ -228,6 +228,6 @@ func TestBook_Flush(t *testing.T) {
 		_, err := bundle.tx.Exec(ctx, "UPDATE wallet SET version = version + 1")
 		require.NoError(t, err)
 		require.NoError(t, book.Move(book.Account(player), wallet.Deposit("d-1", 5, dbfactory.Epoch())))
-		require.EqualError(t, flush(ctx, t, bundle.tx, book), "store balances of 1 wallets: 0 rows affected, want 1")
+		require.EqualError(t, flush(ctx, t, bundle.tx, book), "store balances of 1 wallets: 0 rows affected, want 1: the rows are not as they should be")
 	})
 }
