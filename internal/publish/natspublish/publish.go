@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,46 +23,125 @@ const (
 
 var errBlockedByEarlier = errors.New("an earlier event of its key did not go")
 
+// stallCheck is how long the oldest message in flight may keep its answer back
+// before those behind it are looked at.
+const stallCheck = 2 * time.Millisecond
+
 // flight is one message that waits for its acknowledgement.
 type flight struct {
 	future jetstream.PubAckFuture
 	index  int // into the batch
 }
 
+// batch is one call of Publish.
+type batch struct {
+	events    []outbox.Event
+	inFlight  []flight // in order of sending
+	next      []int    // see chain
+	outcomes  []outbox.Outcome
+	publisher *Publisher
+	sendUntil time.Time // when nothing more is sent; zero for no such time
+}
+
 // Publish sends events, many keys at once and one event per key at a time; see
 // [outbox.Publisher].
+//
+// In the second half of its time it sends nothing more, so that what it has sent
+// has the time to be answered: an event that is cut off in flight looks like one
+// that the broker does not take.
 func (publisher *Publisher) Publish(ctx context.Context, events []outbox.Event) []outbox.Outcome {
-	outcomes := make([]outbox.Outcome, len(events))
 	next, first := chain(events)
-
-	// Answers are awaited in the order of sending, which is about the order in
-	// which they come; each lets the next event of its key go.
-	queue := make([]flight, 0, len(events))
-	send := func(index int) {
-		future, err := publisher.send(ctx, &events[index])
-		if err != nil {
-			outcomes[index] = sendFailure(err)
-			return
-		}
-		queue = append(queue, flight{future: future, index: index})
+	b := &batch{
+		events:    events,
+		inFlight:  make([]flight, 0, len(first)),
+		next:      next,
+		outcomes:  make([]outbox.Outcome, len(events)),
+		publisher: publisher,
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		now := time.Now()
+		b.sendUntil = now.Add(deadline.Sub(now) / 2)
 	}
 	for _, index := range first {
-		send(index)
+		b.send(ctx, index)
 	}
-	for i := 0; i < len(queue); i++ { //nolint:intrange // the queue grows on the way
-		flight := queue[i]
-		outcomes[flight.index] = await(ctx, flight.future, StreamName(events[flight.index].Stream))
-		if following := next[flight.index]; following > 0 && outcomes[flight.index].Class == outbox.ClassAcknowledged {
-			send(following)
+	b.await(ctx)
+	for i := range b.outcomes {
+		if b.outcomes[i].Class == "" {
+			b.outcomes[i] = outbox.Outcome{Class: outbox.ClassNotSent, Err: errBlockedByEarlier}
 		}
 	}
-	for i := range outcomes {
-		if outcomes[i].Class == "" {
-			outcomes[i] = outbox.Outcome{Class: outbox.ClassNotSent, Err: errBlockedByEarlier}
-		}
-	}
-	return outcomes
+	return b.outcomes
 }
+
+func (b *batch) send(ctx context.Context, index int) {
+	if !b.sendUntil.IsZero() && time.Now().After(b.sendUntil) {
+		b.outcomes[index] = sendFailure(context.DeadlineExceeded)
+		return
+	}
+	future, err := b.publisher.send(ctx, &b.events[index])
+	if err != nil {
+		b.outcomes[index] = sendFailure(err)
+		return
+	}
+	b.inFlight = append(b.inFlight, flight{future: future, index: index})
+}
+
+// await takes the answers, mostly in the order of sending, which is about the
+// order in which they come; each lets the next event of its key go. While the
+// oldest keeps its answer back, the others are served all the same: one that is
+// never acknowledged holds back its own key and no other.
+func (b *batch) await(ctx context.Context) {
+	ticker := time.NewTicker(stallCheck)
+	defer ticker.Stop()
+	for len(b.inFlight) > 0 {
+		oldest := b.inFlight[0]
+		select {
+		case ack := <-oldest.future.Ok():
+			b.inFlight = b.inFlight[1:]
+			b.settle(ctx, oldest.index, acknowledged(ack, b.streamOf(oldest)))
+		case err := <-oldest.future.Err():
+			b.inFlight = b.inFlight[1:]
+			b.settle(ctx, oldest.index, refusal(err))
+		case <-ticker.C:
+			b.serveAnswered(ctx)
+		case <-ctx.Done():
+			// Answers may have come all the same.
+			b.serveAnswered(ctx)
+			for _, silent := range b.inFlight {
+				b.outcomes[silent.index] = outbox.Outcome{Class: outbox.ClassAmbiguous, Err: errors.New("the broker did not acknowledge in time")}
+			}
+			return
+		}
+	}
+}
+
+// serveAnswered settles what is answered, wherever it stands.
+func (b *batch) serveAnswered(ctx context.Context) {
+	before := b.inFlight
+	b.inFlight = make([]flight, 0, len(before))
+	for _, waiting := range before {
+		select {
+		case ack := <-waiting.future.Ok():
+			b.settle(ctx, waiting.index, acknowledged(ack, b.streamOf(waiting)))
+		case err := <-waiting.future.Err():
+			b.settle(ctx, waiting.index, refusal(err))
+		default:
+			b.inFlight = append(b.inFlight, waiting)
+		}
+	}
+}
+
+// settle notes an outcome, and lets the next event of the key go if this one
+// went.
+func (b *batch) settle(ctx context.Context, index int, outcome outbox.Outcome) {
+	b.outcomes[index] = outcome
+	if following := b.next[index]; following > 0 && outcome.Class == outbox.ClassAcknowledged {
+		b.send(ctx, following)
+	}
+}
+
+func (b *batch) streamOf(waiting flight) string { return StreamName(b.events[waiting.index].Stream) }
 
 // chain returns for each event the index of the next one of its key, 0 for none,
 // and the first event of each key.
@@ -100,26 +180,6 @@ func sendFailure(err error) outbox.Outcome {
 		return outbox.Outcome{Class: outbox.ClassInfrastructure, Err: errors.New("the broker is not connected")}
 	}
 	return outbox.Outcome{Class: outbox.ClassInfrastructure, Err: fmt.Errorf("send to broker: %w", err)}
-}
-
-// await returns what became of a message that was sent.
-func await(ctx context.Context, future jetstream.PubAckFuture, stream string) outbox.Outcome {
-	select {
-	case ack := <-future.Ok():
-		return acknowledged(ack, stream)
-	case err := <-future.Err():
-		return refusal(err)
-	case <-ctx.Done():
-	}
-	// Both may have been ready.
-	select {
-	case ack := <-future.Ok():
-		return acknowledged(ack, stream)
-	case err := <-future.Err():
-		return refusal(err)
-	default:
-		return outbox.Outcome{Class: outbox.ClassAmbiguous, Err: errors.New("the broker did not acknowledge in time")}
-	}
 }
 
 func acknowledged(ack *jetstream.PubAck, stream string) outbox.Outcome {

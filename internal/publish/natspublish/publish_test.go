@@ -242,6 +242,51 @@ func TestPublisher_Publish(t *testing.T) {
 		require.Len(t, bundle.messages(ctx, t), 2)
 	})
 
+	t.Run("AMissingAcknowledgementHoldsBackItsKeyAlone", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		// One type of event goes to a stream that stores it and never says so.
+		bundle.update(ctx, t, func(config *jetstream.StreamConfig) { config.Subjects = []string{"truegreen.wallet.wallet.>"} })
+		_, err := bundle.js.CreateStream(ctx, jetstream.StreamConfig{Name: "SILENT", NoAck: true, Subjects: []string{"truegreen.wallet.silent.>"}})
+		require.NoError(t, err)
+		silent := event("p-1", 1)
+		silent.Type = "silent.v1"
+		events := []outbox.Event{silent, event("p-1", 2)}
+		for seq := range int64(50) {
+			events = append(events, event("p-2", seq+1))
+		}
+
+		outcomes := publish(ctx, bundle.publisher, events...)
+		require.Equal(t, outbox.ClassAmbiguous, outcomes[0].Class)
+		require.Equal(t, outbox.ClassNotSent, outcomes[1].Class)
+		for _, outcome := range outcomes[2:] {
+			require.Equal(t, outbox.ClassAcknowledged, outcome.Class)
+		}
+	})
+
+	t.Run("SendsNothingThatCouldNotBeAnsweredInTime", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		// One key, and a way to the broker that takes a while: what its time does not
+		// suffice for is left, and nothing is cut off in flight.
+		slow := startSlowProxy(t, strings.TrimPrefix(bundle.server.URL(), "nats://"), 50*time.Millisecond)
+		publisher := connect(t, "nats://"+slow)
+		require.Equal(t, outbox.ClassAcknowledged, publish(ctx, publisher, event("p-1", 1))[0].Class)
+		events := make([]outbox.Event, 200)
+		for i := range events {
+			events[i] = event("p-1", int64(i+2))
+		}
+		classes := make(map[outbox.Class]int)
+		for _, outcome := range publish(ctx, publisher, events...) {
+			classes[outcome.Class]++
+		}
+		require.Positive(t, classes[outbox.ClassAcknowledged])
+		require.Positive(t, classes[outbox.ClassNotSent])
+		require.Equal(t, 200, classes[outbox.ClassAcknowledged]+classes[outbox.ClassNotSent], "%v", classes)
+	})
+
 	t.Run("ReportsAnAcknowledgementThatCameBeforeTheEnd", func(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -282,10 +327,23 @@ type mutingProxy struct {
 
 func startMutingProxy(t *testing.T, target string) *mutingProxy {
 	t.Helper()
+	proxy := &mutingProxy{muted: make(chan struct{})}
+	proxy.addr = startProxy(t, target, func(client io.Writer) io.Writer { return mutable{client, proxy.muted} })
+	return proxy
+}
+
+// startSlowProxy lets every answer of the server take a while.
+func startSlowProxy(t *testing.T, target string, delay time.Duration) (addr string) {
+	t.Helper()
+	return startProxy(t, target, func(client io.Writer) io.Writer { return delayed{client, delay} })
+}
+
+// startProxy forwards connections to target; toClient wraps the way back.
+func startProxy(t *testing.T, target string, toClient func(client io.Writer) io.Writer) (addr string) {
+	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
-	proxy := &mutingProxy{addr: listener.Addr().String(), muted: make(chan struct{})}
 	go func() {
 		for {
 			client, err := listener.Accept()
@@ -298,10 +356,21 @@ func startMutingProxy(t *testing.T, target string) *mutingProxy {
 				continue
 			}
 			go func() { _, _ = io.Copy(server, client); _ = server.Close() }()
-			go func() { _, _ = io.Copy(mutable{client, proxy.muted}, server); _ = client.Close() }()
+			go func() { _, _ = io.Copy(toClient(client), server); _ = client.Close() }()
 		}
 	}()
-	return proxy
+	return listener.Addr().String()
+}
+
+// delayed writes everything a little later.
+type delayed struct {
+	io.Writer
+	delay time.Duration
+}
+
+func (writer delayed) Write(data []byte) (int, error) {
+	<-time.After(writer.delay)
+	return writer.Writer.Write(data)
 }
 
 func (proxy *mutingProxy) mute() { close(proxy.muted) }
