@@ -150,6 +150,33 @@ func TestService_Apply_concurrently(t *testing.T) {
 		bundle.requireBalance(ctx, t, "p-1", 40, 2)
 	})
 
+	t.Run("RunsAgainWhenANewPlayerWasAddedBesideAKnownOne", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		bundle.applied(ctx, t, playerLine("p-1", 0))
+		// The known player's wallet makes the second wait, after it has looked for
+		// the new one.
+		lines := []activity.Line{
+			depositLine("d-1", "p-1", 100, 1), playerLine("p-2", 0), depositLine("d-2", "p-2", 100, 1), betLine("b-2", "p-2", 60, 2),
+		}
+		first, err := bundle.db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		defer func() { _ = first.Rollback(context.WithoutCancel(ctx)) }()
+		_, err = bundle.service.Apply(ctx, first, lines)
+		require.NoError(t, err)
+
+		second := make(chan error, 1)
+		go func() {
+			_, err := bundle.service.Submit(ctx, bundle.db.Pool, lines)
+			second <- err
+		}()
+		bundle.waitForLockWaiter(ctx, t)
+		require.NoError(t, first.Commit(ctx))
+		require.NoError(t, <-second)
+		bundle.requireBalance(ctx, t, "p-2", 40, 2)
+	})
+
 	t.Run("KeepsRatesInOrderWhenAgentsAndPlayersChangeAtOnce", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()

@@ -2,10 +2,12 @@ package activity
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"truegreen/internal/fault"
 	"truegreen/internal/money"
+	"truegreen/internal/pgtx"
 	"truegreen/internal/wallet"
 )
 
@@ -31,6 +33,8 @@ func (b *batch) applyPayment(line *Line) (outcome, error) {
 	account := b.book.Account(line.Player)
 	if stored := b.payments[key]; stored != nil {
 		switch {
+		case stored.account == nil && isJustOpened(account):
+			return 0, metAnother(what, line.ID, line.Player)
 		case stored.account == nil || stored.account != account:
 			return 0, otherPlayer(what, line.ID, line.Player)
 		case stored.amount != line.Amount:
@@ -84,6 +88,8 @@ func (b *batch) applyBet(line *Line) (outcome, error) {
 	account := b.book.Account(line.Player)
 	if stored := b.bets[line.ID]; stored != nil {
 		switch {
+		case stored.account == nil && isJustOpened(account):
+			return 0, metAnother("bet", line.ID, line.Player)
 		case stored.account == nil || stored.account != account:
 			return 0, otherPlayer("bet", line.ID, line.Player)
 		case stored.category != line.Category:
@@ -185,6 +191,17 @@ func (b *batch) move(account *wallet.Account, movement wallet.Movement) (outcome
 		return refused, nil
 	}
 	return applied, err
+}
+
+// isJustOpened reports whether a wallet is that of a player whom the batch itself
+// adds.
+func isJustOpened(account *wallet.Account) bool { return account != nil && account.PlayerID() == 0 }
+
+// metAnother is what the batch finds when the player whom it adds was added
+// meanwhile, after it looked for players and before it looked for their payments
+// and bets.
+func metAnother(what, id, player string) error {
+	return fmt.Errorf("%s %s is known, and player %s was not a moment ago: %w", what, id, player, pgtx.ErrCollision)
 }
 
 // otherPlayer does not say whose it is: that player's wallet may not be locked,

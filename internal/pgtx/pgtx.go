@@ -51,11 +51,18 @@ func Do(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error) error {
 	return nil
 }
 
+// ErrCollision is for code that finds out by itself what the database would say
+// of a key: that another transaction has just added the same.
+var ErrCollision = errors.New("another transaction has just added the same")
+
 // Collides reports whether err comes from meeting another transaction, so that
 // the whole transaction may succeed when it is run again: a serialization
 // failure, a deadlock, or a key that somebody else has just inserted. The last
 // stays an error when the key is simply taken, so run again a few times only.
 func Collides(err error) bool {
+	if errors.Is(err, ErrCollision) {
+		return true
+	}
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) {
 		return false
