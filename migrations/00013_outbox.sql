@@ -113,6 +113,10 @@ CREATE INDEX outbox_event_held_idx ON outbox_event (stream, shard, key, id)
 CREATE FUNCTION outbox_event_refuse_change() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        RAISE EXCEPTION 'events that may be undelivered must not be deleted: TRUNCATE is refused'
+            USING ERRCODE = 'restrict_violation';
+    END IF;
     IF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'event % of stream % is undelivered and must not be deleted', OLD.event_id, OLD.stream
             USING ERRCODE = 'restrict_violation';
@@ -122,20 +126,27 @@ BEGIN
 END;
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION outbox_event_refuse_change() IS 'Trigger: refuses changes to an event''s identity or to its acknowledgement, and the deletion of an undelivered event.';
+COMMENT ON FUNCTION outbox_event_refuse_change() IS 'Trigger: refuses changes to what an event says, to its acknowledgement or its discarding, and the deletion of an undelivered event.';
+-- By the columns that a statement names: marks name none of them, and so don't
+-- pay for comparing payloads.
+CREATE TRIGGER outbox_event_says_what_it_said
+    BEFORE UPDATE OF created_at, event_id, headers, id, key, key_seq, payload, shard, stream, type ON outbox_event
+    FOR EACH ROW
+    EXECUTE FUNCTION outbox_event_refuse_change();
 CREATE TRIGGER outbox_event_facts_stay BEFORE UPDATE ON outbox_event
     FOR EACH ROW
     WHEN (
-        OLD.event_id <> NEW.event_id
-        OR OLD.id <> NEW.id
-        OR OLD.key <> NEW.key
-        OR OLD.key_seq <> NEW.key_seq
-        OR OLD.stream <> NEW.stream
-        OR OLD.type <> NEW.type
-        OR (OLD.published_at IS NOT NULL AND (
+        (OLD.published_at IS NOT NULL AND (
             NEW.published_at IS DISTINCT FROM OLD.published_at
             OR NEW.broker_ref IS DISTINCT FROM OLD.broker_ref))
+        OR (OLD.discarded_at IS NOT NULL AND (
+            NEW.discarded_at IS DISTINCT FROM OLD.discarded_at
+            OR NEW.discarded_by IS DISTINCT FROM OLD.discarded_by
+            OR NEW.discard_reason IS DISTINCT FROM OLD.discard_reason))
     )
+    EXECUTE FUNCTION outbox_event_refuse_change();
+CREATE TRIGGER outbox_event_never_emptied BEFORE TRUNCATE ON outbox_event
+    FOR EACH STATEMENT
     EXECUTE FUNCTION outbox_event_refuse_change();
 CREATE TRIGGER outbox_event_undelivered_stay BEFORE DELETE ON outbox_event
     FOR EACH ROW
