@@ -6,7 +6,7 @@ func ledgerCorruptions() []corruption {
 	const entries = "INSERT INTO ledger_entry (txn_id, account_id, amount_minor, at) VALUES "
 	const unbalanced = "audit_ledger_balanced: ledger transaction 9999 (deposit/x)"
 	return []corruption{
-		{"ATransactionWithoutEntries", booking, []string{unbalanced}, "has no entries"},
+		{"ATransactionWithoutEntries", booking, []string{unbalanced}, "has no entries\n"},
 		{
 			"EntriesWithoutTransaction", entries + "(9999, {account cash}, 5, now()), (9999, {account house}, -5, now())",
 			[]string{"audit_ledger_balanced: ledger transaction 9999"}, "has entries, but does not exist",
@@ -80,7 +80,7 @@ func originCorruptions() []corruption {
 			UPDATE settlement_run SET version_id = 9999 WHERE id = {run waiting_inputs}`,
 			[]string{waiting}, "its terms are not a version of its programme",
 		},
-		{"ARunWithoutTerms", "UPDATE settlement_run SET version_id = 9999 WHERE id = {run waiting_inputs}", []string{waiting}, "its terms are not a version of its programme"},
+		{"ARunWithoutTerms", "UPDATE settlement_run SET version_id = 9999 WHERE id = {run waiting_inputs}", []string{waiting}, "its terms are not a version of its programme\n"},
 		{
 			"ARunWithTermsThatNobodyApproved", `
 			INSERT INTO programme_version (id, created_by, effective_from, programme_id, rules, rules_hash, version)

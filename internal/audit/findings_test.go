@@ -157,12 +157,35 @@ func TestFindings_Tolerate(t *testing.T) {
 		{"APartialRunWhoseJobFailed", "UPDATE settlement_run SET job_end = 'failed' WHERE id = {run partial}; UPDATE river_job SET state = 'discarded' WHERE id = 1000000 + {run partial}"},
 		{"AJobThatDiedUnderARunThatAPersonEnded", "UPDATE river_job SET state = 'discarded' WHERE id = 1000000 + {run aborted}"},
 		{
+			"AnExclusionBesideAClaim", `
+			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
+			UPDATE settlement_item SET player_id = {player alice} WHERE id = {item partial/gina}`,
+		},
+		{
 			"AnAdjustmentThatPaysTheDifference", `
 			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
 			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
 			UPDATE settlement_run SET kind = 'adjustment' WHERE id = {run delivering};
 			UPDATE settlement_item SET player_id = {player alice}, adj = 1, amount_minor = amount_minor - (SELECT amount_minor FROM settlement_item WHERE id = {item delivering/alice}) WHERE id = {item delivering/bob};
 			UPDATE settlement_run SET eligible_minor = (SELECT sum(amount_minor) FROM settlement_item WHERE run_id = {run delivering}) WHERE id = {run delivering}`,
+		},
+		{
+			"AnAdjustmentOfAVoidedClaim", `
+			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
+			UPDATE settlement_run SET kind = 'adjustment' WHERE id = {run awaiting_approval};
+			UPDATE settlement_item SET adj = 1 WHERE id = {item awaiting_approval/bob}`,
+		},
+		{
+			"AnAdjustmentOfAWithheldClaim", `
+			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
+			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
+			UPDATE settlement_run SET kind = 'adjustment' WHERE id = {run partial};
+			UPDATE settlement_item SET adj = 1, player_id = {player erin} WHERE id = {item partial/dave}`,
+		},
+		{
+			"AnEventOfACreditThatIsNoSettlement", `
+			INSERT INTO outbox_event (stream, shard, key, key_seq, type, payload)
+			SELECT stream, shard, key, 99, type, payload || '{"reference": "convert/x"}' FROM outbox_event WHERE payload ->> 'reference' = '{ref partial/alice}'`,
 		},
 		{
 			"AnAdjustmentThatIsRefused", `

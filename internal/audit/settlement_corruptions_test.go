@@ -24,6 +24,16 @@ func itemCorruptions() []corruption {
 			[]string{once + "alice/KRW"}, "2 eligible items for 1 adj",
 		},
 		{
+			"TwoClaimsOfNobody", `
+			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
+			DROP INDEX settlement_item_entitled_once;
+			UPDATE settlement_item SET period_id = 9999, player_id = 9999 WHERE id IN ({item delivering/bob}, {item delivering/hank})`,
+			[]string{
+				"audit_settlement_entitled_once: 9999/9999/KRW",
+				"audit_settlement_origin: run {run delivering}, item {item delivering/bob}", "audit_settlement_origin: run {run delivering}, item {item delivering/hank}",
+			}, "2 eligible items for 1 adj; 2 undelivered items",
+		},
+		{
 			"TwoUndeliveredAdjustments", `
 			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
 			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
@@ -71,6 +81,17 @@ func itemCorruptions() []corruption {
 		{"SomebodyBelowAllTiersWithAnotherReason", item("partial/hank", "reason = 'below_min'"), reason("partial", "hank"), "reason is below_min, it should be no_tier"},
 		{"SomebodyBelowTheMinimumWithAnotherReason", item("partial/gina", "reason = 'winner'"), reason("partial", "gina"), "reason is winner, it should be below_min"},
 		{"AnOverpaymentWithoutAnAdjustment", item("partial/gina", "reason = 'overpaid'"), reason("partial", "gina"), "reason is overpaid, it should be below_min"},
+		{
+			"AnOverpaymentOfAFirstClaim", item("awaiting_approval/bob", "amount_minor = 0, delivery = NULL, disposition = 'excluded', reason = 'overpaid'") +
+				"UPDATE settlement_run SET eligible_minor = 0, num_eligible = 0, num_excluded = 1 WHERE id = {run awaiting_approval}",
+			reason("awaiting_approval", "bob"), "reason is overpaid, it should be none",
+		},
+		{
+			"AnAdjustmentRefusedForAnotherReason", "ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;" +
+				item("awaiting_approval/bob", "adj = 1, amount_minor = 0, delivery = NULL, disposition = 'excluded', reason = 'winner'") +
+				"UPDATE settlement_run SET eligible_minor = 0, kind = 'adjustment', num_eligible = 0, num_excluded = 1 WHERE id = {run awaiting_approval}",
+			reason("awaiting_approval", "bob"), "reason is winner, it should be none",
+		},
 		{"AReasonThatDoesNotApply", rules(`{"min_payout": 55}`), reason("partial", "gina"), "reason is below_min, it should be none"},
 		{"InputsWithoutStatus", item("all_delivered/alice", "inputs = inputs - 'status'"), reason("all_delivered", "alice"), "it should be unknown without a status"},
 	}
@@ -107,11 +128,46 @@ func creditCorruptions() []corruption {
 			[]string{totals, reward}, "0 from promotions",
 		},
 		{
+			"ACreditThatNoWalletGot", entry + "account_id = {account house}" + booked + " AND account_id = {account alice};" +
+				wallet("alice", "- (SELECT max(amount_minor) FROM ledger_entry WHERE txn_id = {txn partial/alice}), version = version - 1"),
+			[]string{totals, reward}, "books 0 KRW for player none",
+		},
+		{
+			"CreditsThatAreAllMissing", "UPDATE ledger_txn SET reference = 'x' || id WHERE reference LIKE 'settle/%'",
+			[]string{totals, "audit_settlement_reference: *"}, "promotions gave 0, wallets received 0",
+		},
+		{
+			"ASettlementWithoutEntries", "INSERT INTO ledger_txn (id, at, kind, reference) OVERRIDING SYSTEM VALUE VALUES (9999, now(), 'credit', 'settle/x')",
+			[]string{"audit_ledger_balanced: ledger transaction 9999 (settle/x)", "audit_settlement_reference: settle/x"}, "has no credited item",
+		},
+		{
+			"ASettlementOfUnknownAccounts", `
+			INSERT INTO ledger_txn (id, at, kind, reference) OVERRIDING SYSTEM VALUE VALUES (9999, now(), 'credit', 'settle/x');
+			INSERT INTO ledger_entry (txn_id, account_id, amount_minor, at) VALUES (9999, 9998, -5, now()), (9999, 9999, 5, now())`,
+			[]string{"audit_ledger_balanced: ledger transaction 9999 (settle/x)", "audit_settlement_reference: settle/x"}, "has no credited item",
+		},
+		{
 			"ASettlementOfACurrencyWithoutItems",
 			`INSERT INTO ledger_account (id, currency, kind) OVERRIDING SYSTEM VALUE VALUES (9998, 'USD', 'promotion'), (9999, 'USD', 'house');
 			INSERT INTO ledger_txn (id, at, kind, reference) OVERRIDING SYSTEM VALUE VALUES (9999, now(), 'credit', 'settle/x');
 			INSERT INTO ledger_entry (txn_id, account_id, amount_minor, at) VALUES (9999, 9998, -5, now()), (9999, 9999, 5, now())`,
 			[]string{"audit_settlement_totals: USD", "audit_settlement_reference: settle/x"}, "credited items are 0, promotions gave 5, wallets received 0",
+		},
+		{
+			"ACreditFromAnotherCurrency", "INSERT INTO ledger_account (id, currency, kind) OVERRIDING SYSTEM VALUE VALUES (9999, 'EUR', 'promotion');" +
+				entry + "account_id = 9999" + booked + " AND account_id = {account promotion}",
+			[]string{"audit_ledger_balanced: ledger transaction {txn partial/alice} ({ref partial/alice})", totals, "audit_settlement_totals: EUR", reward}, "credited items are 0, promotions gave 2050, wallets received 0",
+		},
+		{
+			"ACreditInAnotherCurrency",
+			"INSERT INTO ledger_account (id, currency, kind, player_id) OVERRIDING SYSTEM VALUE VALUES (9998, 'USD', 'promotion', NULL), (9999, 'USD', 'player', {player alice});" +
+				wallet("alice", "- (SELECT max(amount_minor) FROM ledger_entry WHERE txn_id = {txn partial/alice}), version = version - 1") +
+				entry + "account_id = CASE WHEN amount_minor < 0 THEN 9998 ELSE 9999 END" + booked,
+			[]string{"audit_wallet_balanced: account 9999", totals, "audit_settlement_totals: USD", reward}, "books 2050 USD for player alice",
+		},
+		{
+			"ACreditThatCameAsMore", entry + "amount_minor = amount_minor + 1" + booked + " AND account_id = {account alice};" + wallet("alice", "+ 1"),
+			[]string{"audit_ledger_balanced: ledger transaction {txn partial/alice} ({ref partial/alice})", totals, reward}, "books 2051 KRW",
 		},
 		{
 			"ACreditWithMoreEntries", "INSERT INTO ledger_entry (txn_id, account_id, amount_minor, at) VALUES ({txn partial/alice}, {account cash}, 5, now()), ({txn partial/alice}, {account house}, -5, now())",
@@ -216,6 +272,11 @@ func runCorruptions() []corruption {
 		{"MorePending", without("counts_add_up") + without("outcome_is_true") + set("partial", "num_pending = 1"), found("partial"), ",1,1), of its items"},
 		{"AnotherCreditedAmount", set("partial", "credited_minor = credited_minor - 1"), found("partial"), "are (1,2049,"},
 		{"AnotherFailedAmount", set("partial", "failed_minor = 0"), found("partial"), "are (1,2050,1,0,"},
+		{"ItemsThatAreGone", "DELETE FROM settlement_item WHERE run_id = {run no_eligible}", found("no_eligible"), "are (1,0,1,0), of its items (0,0,0,0)"},
+		{
+			"ACalculationOfNoPeriod", "UPDATE settlement_run SET period_id = 9999 WHERE id = {run awaiting_approval}; UPDATE settlement_item SET period_id = 9999 WHERE id = {item awaiting_approval/bob}",
+			append(found("awaiting_approval"), "audit_settlement_origin: run {run awaiting_approval}"), "no watermark proves",
+		},
 		{
 			"AnItemThatIsStillPending", "UPDATE settlement_item SET delivery = 'pending', failure_class = NULL, failure_code = NULL WHERE id = {item partial/dave}",
 			found("partial"), "is done with 1 pending items",
