@@ -1,6 +1,7 @@
 package devstack_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"truegreen/internal/devstack"
@@ -49,13 +51,26 @@ func TestStartPostgres_AfterAKill(t *testing.T) {
 	t.Run("StopsAServerThatOutlivedItsParent", func(t *testing.T) {
 		t.Parallel()
 
+		ctx := t.Context()
 		dir := makeDir(t)
 		parent, report := startChild(t, childOrder{DataDir: dir})
-		suspend(t, report.PID)
+		// It waits for a connection that does not end. The server itself can't be
+		// suspended: the kernel wakes a group that is left without a parent.
+		conn, err := pgx.Connect(ctx, report.URL)
+		require.NoError(t, err)
+		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+		backend := int(conn.PgConn().PID())
+		suspend(t, backend)
 		kill(t, parent)
 		require.True(t, devstack.IsRunning(report.PID))
 
-		_, told := start(t.Context(), t, devstack.PostgresConfig{DataDir: dir})
+		told := &notices{}
+		server, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{DataDir: dir, Notice: func(line string) {
+			told.add(line)
+			_ = syscall.Kill(backend, syscall.SIGCONT)
+		}})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = server.Stop(context.WithoutCancel(ctx)) })
 		require.Contains(t, told.String(), fmt.Sprintf("(process %d) that an earlier run left behind", report.PID))
 		require.False(t, devstack.IsRunning(report.PID))
 	})

@@ -99,7 +99,7 @@ func kill(t *testing.T, command *exec.Cmd) {
 	require.ErrorAs(t, command.Wait(), &exit)
 }
 
-// suspend keeps a server from following its parent.
+// suspend keeps a process from doing anything.
 func suspend(t *testing.T, pid int) {
 	t.Helper()
 	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
