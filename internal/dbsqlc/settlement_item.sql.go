@@ -54,10 +54,11 @@ SELECT
     item.adj,
     item.amount_minor,
     item.currency,
-    player.code AS player,
+    -- A subquery, so that it is an index lookup per item: a join would read all
+    -- players for each chunk.
+    coalesce((SELECT player.code FROM player WHERE player.id = item.player_id), '')::text AS player,
     item.player_id
 FROM settlement_item AS item
-JOIN player ON player.id = item.player_id
 WHERE item.run_id = $1
     AND item.player_id > $2
     AND item.delivery IN ('pending', 'failed')
@@ -241,6 +242,26 @@ type SettlementItemInsertParams struct {
 	RunID       int64
 	TierFrom    *int64
 	TierValue   pgtype.Numeric
+}
+
+const settlementItemPlanClaim = `-- name: SettlementItemPlanClaim :exec
+SELECT
+    set_config('enable_bitmapscan', $1::text, true),
+    set_config('enable_seqscan', $1, true),
+    set_config('enable_sort', $1, true)
+`
+
+type SettlementItemPlanClaimParams struct {
+	Setting string
+}
+
+// SettlementItemPlanClaim lets the planner read items in the order of their
+// index (setting is off), or as it likes (on), to the end of the transaction. The
+// items of a run are new to its statistics: it would take them for few, and read
+// and sort all that are left for each chunk.
+func (q *Queries) SettlementItemPlanClaim(ctx context.Context, db DBTX, arg *SettlementItemPlanClaimParams) error {
+	_, err := db.Exec(ctx, settlementItemPlanClaim, arg.Setting)
+	return err
 }
 
 const settlementItemReasons = `-- name: SettlementItemReasons :many

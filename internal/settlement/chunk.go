@@ -161,13 +161,25 @@ func (h *hold) claim(ctx context.Context, tx pgx.Tx) ([]*dbsqlc.SettlementItemCl
 	if err != nil {
 		return nil, err
 	}
-	items, err := queries.SettlementItemClaim(ctx, tx, &dbsqlc.SettlementItemClaimParams{
-		AfterPlayerID: cursor,
-		MaxItems:      int32(config.ChunkSize),
-		RunID:         h.runID,
+	var pipeline pgtx.Pipeline
+	var items []*dbsqlc.SettlementItemClaimRow
+	params := dbsqlc.SettlementItemClaimParams{AfterPlayerID: cursor, MaxItems: int32(config.ChunkSize), RunID: h.runID}
+	ordered, asItLikes := dbsqlc.SettlementItemPlanClaimParams{Setting: "off"}, dbsqlc.SettlementItemPlanClaimParams{Setting: "on"}
+	if err := queries.SettlementItemPlanClaim(ctx, pipeline.Step("set up planner", pgtx.AnyRows), &ordered); err != nil {
+		return nil, err
+	}
+	err = pipeline.Ask("claim items", func(db pgtx.DB) (err error) {
+		items, err = queries.SettlementItemClaim(ctx, db, &params)
+		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("claim items: %w", err)
+		return nil, err
+	}
+	if err := queries.SettlementItemPlanClaim(ctx, pipeline.Step("set up planner", pgtx.AnyRows), &asItLikes); err != nil {
+		return nil, err
+	}
+	if err := pipeline.Send(ctx, tx); err != nil {
+		return nil, err
 	}
 	return items, nil
 }

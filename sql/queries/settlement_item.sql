@@ -8,6 +8,16 @@ INSERT INTO settlement_item (
     @period_id, @player_id, @rate_ppm, @reason, @run_id, @tier_from, @tier_value
 );
 
+-- name: SettlementItemPlanClaim :exec
+-- SettlementItemPlanClaim lets the planner read items in the order of their
+-- index (setting is off), or as it likes (on), to the end of the transaction. The
+-- items of a run are new to its statistics: it would take them for few, and read
+-- and sort all that are left for each chunk.
+SELECT
+    set_config('enable_bitmapscan', @setting::text, true),
+    set_config('enable_seqscan', @setting, true),
+    set_config('enable_sort', @setting, true);
+
 -- name: SettlementItemClaim :many
 -- SettlementItemClaim returns the next undelivered items of a run with what a
 -- credit needs, in order of players. The run must be locked, which keeps the
@@ -17,10 +27,11 @@ SELECT
     item.adj,
     item.amount_minor,
     item.currency,
-    player.code AS player,
+    -- A subquery, so that it is an index lookup per item: a join would read all
+    -- players for each chunk.
+    coalesce((SELECT player.code FROM player WHERE player.id = item.player_id), '')::text AS player,
     item.player_id
 FROM settlement_item AS item
-JOIN player ON player.id = item.player_id
 WHERE item.run_id = @run_id
     AND item.player_id > @after_player_id
     AND item.delivery IN ('pending', 'failed')
