@@ -73,7 +73,7 @@ func (actions *actions) Audit(ctx context.Context) (cli.AuditReport, error) {
 	if err != nil {
 		return cli.AuditReport{}, err
 	}
-	report := cli.AuditReport{NumAudits: found.NumAudits}
+	report := cli.AuditReport{NumAudits: found.NumAudits, Truncated: found.Truncated}
 	for _, finding := range found.Findings {
 		report.Findings = append(report.Findings, cli.AuditFinding(finding))
 	}

@@ -12,6 +12,7 @@ import (
 type AuditReport struct {
 	Findings  []AuditFinding `json:"findings"`   // empty when every invariant holds
 	NumAudits int            `json:"num_audits"` // how many invariants were looked at
+	Truncated bool           `json:"truncated"`  // there are more findings than these
 }
 
 // AuditFinding is one thing that breaks an invariant.
@@ -64,7 +65,11 @@ func (report AuditReport) text() string {
 			shorten(finding.Audit, noteLength), orDash(shorten(finding.Subject, noteLength)), orDash(shorten(finding.Detail, reasonLength)),
 		})
 	}
-	return text + count(len(report.Findings), "finding") + "\n\n" + table(rows)
+	text += count(len(report.Findings), "finding")
+	if report.Truncated {
+		text += " shown, and there are more"
+	}
+	return text + "\n\n" + table(rows)
 }
 
 // count is a number with its noun: 1 audit, 2 audits.

@@ -57,13 +57,22 @@ audit_outcome  -         -
 		require.Contains(t, bundle.out.String(), "1 audit, 1 finding\n")
 	})
 
+	t.Run("SaysThatThereAreMore", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.audit = cli.AuditReport{Findings: findings.Findings, NumAudits: 13, Truncated: true}
+		require.Equal(t, cli.ExitFindings, bundle.run(t, "audit"))
+		require.Contains(t, bundle.out.String(), "13 audits, 2 findings shown, and there are more\n")
+	})
+
 	t.Run("PrintsJSON", func(t *testing.T) {
 		t.Parallel()
 
 		bundle := setup(t)
 		bundle.actions.audit = cli.AuditReport{NumAudits: 13}
 		require.Equal(t, cli.ExitGood, bundle.run(t, "audit", "--json"))
-		require.JSONEq(t, `{"findings": [], "num_audits": 13}`, bundle.out.String())
+		require.JSONEq(t, `{"findings": [], "num_audits": 13, "truncated": false}`, bundle.out.String())
 
 		bundle = setup(t)
 		bundle.actions.audit = findings
@@ -71,7 +80,7 @@ audit_outcome  -         -
 		require.JSONEq(t, `{"findings": [
 			{"audit": "audit_balance", "detail": "balance 5,\u001b[2J\nentries 4", "subject": "wallet 7"},
 			{"audit": "audit_outcome", "detail": "", "subject": ""}
-		], "num_audits": 13}`, bundle.out.String())
+		], "num_audits": 13, "truncated": false}`, bundle.out.String())
 	})
 
 	t.Run("IsBadWhenItCannotBeFoundOut", func(t *testing.T) {
