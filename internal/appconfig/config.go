@@ -82,8 +82,8 @@ type Settlement struct {
 	// Backoff is TRUEGREEN_SETTLEMENT_BACKOFF: how long a run waits after its
 	// first pass that left something undelivered.
 	Backoff time.Duration
-	// Budget is TRUEGREEN_SETTLEMENT_BUDGET: how long a due run may take before it
-	// counts as late; 1 of them later it is red.
+	// Budget is TRUEGREEN_SETTLEMENT_BUDGET: how long a due run may take before its
+	// loop is late; as much again later, the loop is stalled.
 	Budget time.Duration
 	// Chunk is TRUEGREEN_SETTLEMENT_CHUNK: how many credits share a transaction.
 	Chunk int

@@ -13,7 +13,6 @@ const (
 	stateAborted          = "aborted"
 	stateApproved         = "approved"
 	stateAwaitingApproval = "awaiting_approval"
-	stateCalculated       = "calculated"
 	stateCalculating      = "calculating"
 	stateDelivering       = "delivering"
 	stateDone             = "done"
