@@ -39,7 +39,7 @@ func TestRunner_Work_Outcomes(t *testing.T) {
 		require.Equal(t, 10, bundle.count(ctx, t, "SELECT count(*) FROM settlement_attempt WHERE result = 'credited'"))
 		bundle.requireTrueBooks(ctx, t)
 
-		verdicts := bundle.logs.verdicts()
+		verdicts := bundle.logs.verdicts(t)
 		require.Len(t, verdicts, 1)
 		require.Contains(t, verdicts[0], "level=INFO")
 		require.Contains(t, verdicts[0], "outcome=all_delivered")
@@ -64,7 +64,7 @@ func TestRunner_Work_Outcomes(t *testing.T) {
 		require.Equal(t, int64(0), *result.Credited)
 		require.False(t, result.InputsAt.Before(weekEnd()))
 		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
-		require.Contains(t, bundle.logs.verdicts()[0], "level=INFO")
+		require.Contains(t, bundle.logs.verdicts(t)[0], "level=INFO")
 		require.Equal(t, "winner=0:winner", bundle.credits(ctx, t, result.RunID))
 		bundle.requireTrueBooks(ctx, t)
 	})
@@ -95,7 +95,7 @@ func TestRunner_Work_Outcomes(t *testing.T) {
 			require.Contains(t, text, "none of 4 credits was delivered: 4 × wallet_frozen (permanent)")
 		}
 		require.Equal(t, 12, bundle.count(ctx, t, "SELECT count(*) FROM settlement_attempt"))
-		verdicts := bundle.logs.verdicts()
+		verdicts := bundle.logs.verdicts(t)
 		require.Len(t, verdicts, 1)
 		require.Contains(t, verdicts[0], "level=ERROR")
 		require.Equal(t, 2, bundle.logs.count("level=ERROR msg=\"settlement pass left credits undelivered\"")) // and the last is the verdict
@@ -157,7 +157,7 @@ func TestRunner_Work_Outcomes(t *testing.T) {
 		require.Equal(t, int64(6), *result.Credited)
 		require.Equal(t, int64(1), *result.Failed)
 		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
-		verdicts := bundle.logs.verdicts()
+		verdicts := bundle.logs.verdicts(t)
 		require.Len(t, verdicts, 1)
 		require.Contains(t, verdicts[0], "level=ERROR")
 		require.Contains(t, verdicts[0], "wallet_frozen (permanent)")
@@ -209,7 +209,7 @@ func TestRunner_Work_Outcomes(t *testing.T) {
 		require.Equal(t, "all_withheld", result.Outcome)
 		require.Equal(t, "a=100:withheld/self_excluded", bundle.credits(ctx, t, runID))
 		require.Equal(t, []string{"completed", "completed"}, bundle.awaitJobs(ctx, t))
-		require.Contains(t, bundle.logs.verdicts()[0], "level=WARN")
+		require.Contains(t, bundle.logs.verdicts(t)[0], "level=WARN")
 		bundle.requireTrueBooks(ctx, t)
 	})
 }

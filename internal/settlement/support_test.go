@@ -316,16 +316,22 @@ func (b *logBuffer) Write(data []byte) (int, error) {
 	return b.text.Write(data)
 }
 
-// verdicts are the lines that tell how runs ended, without their times.
-func (b *logBuffer) verdicts() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// verdicts are the lines that tell how runs ended, without their times. It waits
+// for the first: a run is done a moment before its line is written.
+func (b *logBuffer) verdicts(t *testing.T) []string {
+	t.Helper()
 	var found []string
-	for line := range strings.Lines(b.text.String()) {
-		if _, rest, ok := strings.Cut(line, " level="); ok && strings.Contains(rest, "settlement ended") {
-			found = append(found, "level="+strings.TrimSpace(rest))
+	require.Eventually(t, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		found = nil
+		for line := range strings.Lines(b.text.String()) {
+			if _, rest, ok := strings.Cut(line, " level="); ok && strings.Contains(rest, "settlement ended") {
+				found = append(found, "level="+strings.TrimSpace(rest))
+			}
 		}
-	}
+		return len(found) > 0
+	}, time.Minute, time.Millisecond, "no run told how it ended")
 	return found
 }
 

@@ -125,7 +125,7 @@ func TestRunner_Tick(t *testing.T) {
 			return bundle.count(ctx, t, "SELECT count(*) FROM river_job WHERE (args ->> 'run_id')::bigint = $1 AND state = 'discarded'", runID) == 1
 		}, patience, poll)
 		require.Equal(t, 3, bundle.count(ctx, t, "SELECT count(*) FROM job_failures WHERE error LIKE '%was aborted (inputs_deadline)%'"))
-		require.Contains(t, bundle.logs.verdicts()[0], "level=ERROR")
+		require.Contains(t, bundle.logs.verdicts(t)[0], "level=ERROR")
 		require.Equal(t, "failing", bundle.verdict(ctx, t))
 		bundle.requireTrueBooks(ctx, t)
 
