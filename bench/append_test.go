@@ -41,8 +41,13 @@ func BenchmarkAppend(b *testing.B) {
 		{"alone", func(context.Context, pgx.Tx, string, int64) error { return nil }},
 		{"plain", func(ctx context.Context, tx pgx.Tx, key string, version int64) error {
 			_, err := tx.Exec(ctx, `
-				INSERT INTO outbox_event (key, key_seq, payload, shard, stream, type)
-				VALUES ($1, $2, $3, outbox_shard_of($1, 4), 'wallet', 'wallet.staked.v1')`, key, version, body)
+				WITH stored AS (
+					INSERT INTO outbox_event (key, key_seq, payload, shard, stream, type)
+					VALUES ($1, $2, $3, outbox_shard_of($1, 4), 'wallet', 'wallet.staked.v1')
+					RETURNING id, created_at, key, shard, stream
+				)
+				INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream)
+				SELECT id, created_at, key, id, shard, stream FROM stored`, key, version, body)
 			return err
 		}},
 		{"append", func(ctx context.Context, tx pgx.Tx, key string, version int64) error {

@@ -116,9 +116,29 @@ func (s *stack) waitDrained(ctx context.Context, b *testing.B) {
 	b.Helper()
 	require.Eventually(b, func() bool {
 		var open bool
-		err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox_event WHERE published_at IS NULL AND parked_at IS NULL AND discarded_at IS NULL)`).Scan(&open)
+		err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox_delivery WHERE published_at IS NULL AND parked_at IS NULL AND discarded_at IS NULL)`).Scan(&open)
 		return err == nil && !open
 	}, 5*time.Minute, 5*time.Millisecond)
+}
+
+// stage stores pending wallet events, each key's in order. key is SQL for the key
+// of the event that n numbers, from 0; firstSeq is the number of a key's first.
+func (s *stack) stage(ctx context.Context, b *testing.B, key string, firstSeq, numEvents int) {
+	b.Helper()
+	_, err := s.pool.Exec(ctx, `
+		WITH numbered AS (
+			SELECT n, `+key+` AS key FROM generate_series(0, $1 - 1) AS n
+		), stored AS (
+			INSERT INTO outbox_event (key, key_seq, payload, shard, stream, type)
+			SELECT key, $2 + row_number() OVER (PARTITION BY key ORDER BY n) - 1, $3::jsonb, outbox_shard_of(key, 4), 'wallet', 'wallet.staked.v1'
+			FROM numbered ORDER BY n
+			RETURNING id, created_at, key, shard, stream
+		)
+		INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream)
+		SELECT id, created_at, key, id, shard, stream FROM stored`, numEvents, firstSeq, string(payload()))
+	require.NoError(b, err)
+	_, err = s.pool.Exec(ctx, `VACUUM ANALYZE outbox_event, outbox_delivery`)
+	require.NoError(b, err)
 }
 
 func median(values []float64) float64 {

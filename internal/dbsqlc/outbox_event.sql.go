@@ -8,7 +8,6 @@ package dbsqlc
 import (
 	"context"
 	"encoding/json"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -75,193 +74,38 @@ func (q *Queries) OutboxEventAppendMany(ctx context.Context, db DBTX, arg *Outbo
 	return event_ids, err
 }
 
-const outboxEventClaim = `-- name: OutboxEventClaim :many
-WITH held AS (
-    SELECT
-        held.key,
-        min(held.id) AS first_id
-    FROM outbox_event AS held
-    WHERE held.stream = $1
-        AND held.shard = $2
-        AND held.published_at IS NULL
-        AND held.discarded_at IS NULL
-        AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
-        AND (
-            (held.parked_at IS NOT NULL AND $5::boolean)
-            OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
-        )
-    GROUP BY held.key
-)
-SELECT
-    event.id,
-    event.created_at,
-    event.event_id,
-    event.headers,
-    event.key,
-    event.key_seq,
-    event.payload,
-    event.type
+const outboxEventTooLarge = `-- name: OutboxEventTooLarge :many
+SELECT event.id
 FROM outbox_event AS event
-LEFT JOIN held ON held.key = event.key
-WHERE event.stream = $1
-    AND event.shard = $2
-    AND event.id > $3
-    AND event.published_at IS NULL
-    AND event.parked_at IS NULL
-    AND event.discarded_at IS NULL
-    AND (event.not_before IS NULL OR event.not_before <= clock_timestamp())
-    AND (held.key IS NULL OR event.id < held.first_id)
-ORDER BY event.id
-LIMIT $4::integer
+JOIN outbox_stream AS stream ON stream.stream = event.stream
+WHERE event.id = ANY ($1::bigint[])
+    AND octet_length(event.payload::text)
+        + CASE WHEN event.headers = '{}' THEN 0 ELSE octet_length(event.headers::text) END
+        > stream.max_event_bytes
 `
 
-type OutboxEventClaimParams struct {
-	Stream          string
-	Shard           int32
-	AfterID         int64
-	MaxEvents       int32
-	ParkedRowsBlock bool
+type OutboxEventTooLargeParams struct {
+	Ids []int64
 }
 
-type OutboxEventClaimRow struct {
-	ID        int64
-	CreatedAt time.Time
-	EventID   uuid.UUID
-	Headers   json.RawMessage
-	Key       string
-	KeySeq    int64
-	Payload   json.RawMessage
-	Type      string
-}
-
-// OutboxEventClaim reads up to max_events due events of one shard, oldest first,
-// whose id is above after_id. It locks nothing: the caller holds the shard's
-// lease. Left out are events that wait after a failure of their own, parked
-// ones, and those behind such an event of their key, so that a failing key never
-// fills the batch.
-func (q *Queries) OutboxEventClaim(ctx context.Context, db DBTX, arg *OutboxEventClaimParams) ([]*OutboxEventClaimRow, error) {
-	rows, err := db.Query(ctx, outboxEventClaim,
-		arg.Stream,
-		arg.Shard,
-		arg.AfterID,
-		arg.MaxEvents,
-		arg.ParkedRowsBlock,
-	)
+// OutboxEventTooLarge returns those of the events given that are larger than their
+// stream takes as it was last provisioned.
+func (q *Queries) OutboxEventTooLarge(ctx context.Context, db DBTX, arg *OutboxEventTooLargeParams) ([]int64, error) {
+	rows, err := db.Query(ctx, outboxEventTooLarge, arg.Ids)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []*OutboxEventClaimRow
+	var items []int64
 	for rows.Next() {
-		var i OutboxEventClaimRow
-		if err := rows.Scan(
-			&i.ID,
-			&i.CreatedAt,
-			&i.EventID,
-			&i.Headers,
-			&i.Key,
-			&i.KeySeq,
-			&i.Payload,
-			&i.Type,
-		); err != nil {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
 			return nil, err
 		}
-		items = append(items, &i)
+		items = append(items, id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
 	return items, nil
-}
-
-const outboxEventMarkFailed = `-- name: OutboxEventMarkFailed :execrows
-WITH failed AS (
-    SELECT
-        unnest($3::bigint[]) AS id,
-        unnest($4::text[]) AS error,
-        unnest($5::text[]) AS class,
-        unnest($6::integer[]) AS add_failures
-)
-UPDATE outbox_event AS event
-SET
-    attempts = event.attempts + 1,
-    failures = event.failures + failed.add_failures,
-    last_attempt_at = clock_timestamp(),
-    last_error = failed.error,
-    last_error_class = failed.class,
-    not_before = CASE WHEN failed.add_failures > 0
-        THEN clock_timestamp() + $1::interval
-        ELSE event.not_before
-    END
-FROM failed, outbox_shard AS shard
-WHERE event.id = failed.id
-    AND shard.stream = event.stream
-    AND shard.shard = event.shard
-    AND shard.lease_epoch = $2
-    -- Not IS NULL: see OutboxEventMarkPublished.
-    AND num_nonnulls(event.published_at, event.discarded_at) = 0
-`
-
-type OutboxEventMarkFailedParams struct {
-	Delay       time.Duration
-	LeaseEpoch  int64
-	Ids         []int64
-	Errors      []string
-	Classes     []string
-	AddFailures []int32
-}
-
-// OutboxEventMarkFailed records what went wrong with each event. add_failures is
-// 1 for a failure of the event itself, which then waits for delay; 0 for an
-// outage, which delays the shard instead. Events that a late acknowledgement
-// published meanwhile stay as they are, and so does everything once the shard's
-// lease is no longer the one of lease_epoch.
-func (q *Queries) OutboxEventMarkFailed(ctx context.Context, db DBTX, arg *OutboxEventMarkFailedParams) (int64, error) {
-	result, err := db.Exec(ctx, outboxEventMarkFailed,
-		arg.Delay,
-		arg.LeaseEpoch,
-		arg.Ids,
-		arg.Errors,
-		arg.Classes,
-		arg.AddFailures,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const outboxEventMarkPublished = `-- name: OutboxEventMarkPublished :execrows
-WITH acknowledged AS (
-    SELECT
-        unnest($1::bigint[]) AS id,
-        unnest($2::text[]) AS broker_ref
-)
-UPDATE outbox_event AS event
-SET
-    attempts = event.attempts + 1,
-    broker_ref = acknowledged.broker_ref,
-    last_attempt_at = clock_timestamp(),
-    published_at = clock_timestamp()
-FROM acknowledged
-WHERE event.id = acknowledged.id
-    -- Not IS NULL: statistics of a moment when all was published would have the
-    -- planner expect one such row, and join by comparing each with each.
-    AND num_nonnulls(event.published_at, event.discarded_at) = 0
-`
-
-type OutboxEventMarkPublishedParams struct {
-	Ids        []int64
-	BrokerRefs []string
-}
-
-// OutboxEventMarkPublished stores the broker's acknowledgements. It asks for no
-// lease: that the broker has an event is a fact, whoever was told. An event that
-// was marked before keeps its first acknowledgement.
-func (q *Queries) OutboxEventMarkPublished(ctx context.Context, db DBTX, arg *OutboxEventMarkPublishedParams) (int64, error) {
-	result, err := db.Exec(ctx, outboxEventMarkPublished, arg.Ids, arg.BrokerRefs)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
 }

@@ -16,6 +16,9 @@ UPDATE outbox_shard
 SET
     awake_until = NULL,
     backoff_until = clock_timestamp() + $1::interval,
+    inflight_first = NULL,
+    inflight_last = NULL,
+    inflight_num = NULL,
     lease_expires_at = NULL,
     lease_owner = NULL
 WHERE stream = $2
@@ -68,6 +71,30 @@ func (q *Queries) OutboxShardCountPublished(ctx context.Context, db DBTX, arg *O
 	return err
 }
 
+const outboxShardHasDue = `-- name: OutboxShardHasDue :one
+SELECT EXISTS (
+    SELECT
+    FROM outbox_open AS undelivered
+    WHERE undelivered.stream = $1
+        AND undelivered.shard = $2
+        AND undelivered.parked_at IS NULL
+        AND undelivered.state = 'pending'
+) AS has_due
+`
+
+type OutboxShardHasDueParams struct {
+	Stream string
+	Shard  int32
+}
+
+// OutboxShardHasDue says whether a claim would find something.
+func (q *Queries) OutboxShardHasDue(ctx context.Context, db DBTX, arg *OutboxShardHasDueParams) (bool, error) {
+	row := db.QueryRow(ctx, outboxShardHasDue, arg.Stream, arg.Shard)
+	var has_due bool
+	err := row.Scan(&has_due)
+	return has_due, err
+}
+
 const outboxShardLease = `-- name: OutboxShardLease :one
 UPDATE outbox_shard
 SET
@@ -75,12 +102,13 @@ SET
     backoff_until = NULL,
     lease_epoch = lease_epoch + 1,
     lease_expires_at = clock_timestamp() + $2::interval,
-    lease_owner = $3::text
+    lease_owner = $3::text,
+    leased_at = clock_timestamp()
 WHERE stream = $4
     AND shard = $5
     AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
     AND (backoff_until IS NULL OR backoff_until <= clock_timestamp())
-RETURNING lease_epoch
+RETURNING batch_limit, inflight_first, inflight_last, inflight_num, lease_epoch
 `
 
 type OutboxShardLeaseParams struct {
@@ -91,9 +119,18 @@ type OutboxShardLeaseParams struct {
 	Shard      int32
 }
 
+type OutboxShardLeaseRow struct {
+	BatchLimit    *int32
+	InflightFirst *int64
+	InflightLast  *int64
+	InflightNum   *int32
+	LeaseEpoch    int64
+}
+
 // OutboxShardLease leases a shard until lease_ttl from now, and returns the
-// lease's epoch. No row: it is leased by another, or in backoff.
-func (q *Queries) OutboxShardLease(ctx context.Context, db DBTX, arg *OutboxShardLeaseParams) (int64, error) {
+// lease's epoch, with what the holder before had in flight if it died; whoever
+// gives a lease back leaves none. No row: it is leased by another, or in backoff.
+func (q *Queries) OutboxShardLease(ctx context.Context, db DBTX, arg *OutboxShardLeaseParams) (*OutboxShardLeaseRow, error) {
 	row := db.QueryRow(ctx, outboxShardLease,
 		arg.AwakeFor,
 		arg.LeaseTtl,
@@ -101,15 +138,24 @@ func (q *Queries) OutboxShardLease(ctx context.Context, db DBTX, arg *OutboxShar
 		arg.Stream,
 		arg.Shard,
 	)
-	var lease_epoch int64
-	err := row.Scan(&lease_epoch)
-	return lease_epoch, err
+	var i OutboxShardLeaseRow
+	err := row.Scan(
+		&i.BatchLimit,
+		&i.InflightFirst,
+		&i.InflightLast,
+		&i.InflightNum,
+		&i.LeaseEpoch,
+	)
+	return &i, err
 }
 
 const outboxShardRelease = `-- name: OutboxShardRelease :execrows
 UPDATE outbox_shard
 SET
     awake_until = NULL,
+    inflight_first = NULL,
+    inflight_last = NULL,
+    inflight_num = NULL,
     lease_expires_at = NULL,
     lease_owner = NULL
 WHERE stream = $1
@@ -137,28 +183,35 @@ const outboxShardRenew = `-- name: OutboxShardRenew :execrows
 UPDATE outbox_shard
 SET
     awake_until = CASE WHEN $1::boolean THEN clock_timestamp() + $2::interval END,
-    lease_expires_at = clock_timestamp() + $3::interval
-WHERE stream = $4
-    AND shard = $5
-    AND lease_epoch = $6
+    batch_limit = $3::integer,
+    inflight_first = NULL,
+    inflight_last = NULL,
+    inflight_num = NULL,
+    lease_expires_at = clock_timestamp() + $4::interval
+WHERE stream = $5
+    AND shard = $6
+    AND lease_epoch = $7
     AND lease_owner IS NOT NULL
 `
 
 type OutboxShardRenewParams struct {
 	Awake      bool
 	AwakeFor   time.Duration
+	BatchLimit *int32
 	LeaseTtl   time.Duration
 	Stream     string
 	Shard      int32
 	LeaseEpoch int64
 }
 
-// OutboxShardRenew extends a lease and says whether appends may rely on the
-// leaseholder to find their rows. No row changes if the lease was lost.
+// OutboxShardRenew extends a lease while nothing is in flight, says whether appends
+// may rely on the leaseholder to find their rows, and bounds what is sent at
+// once. No row changes if the lease was lost.
 func (q *Queries) OutboxShardRenew(ctx context.Context, db DBTX, arg *OutboxShardRenewParams) (int64, error) {
 	result, err := db.Exec(ctx, outboxShardRenew,
 		arg.Awake,
 		arg.AwakeFor,
+		arg.BatchLimit,
 		arg.LeaseTtl,
 		arg.Stream,
 		arg.Shard,

@@ -83,17 +83,18 @@ type event struct {
 func (rows rows) event(event event) {
 	rows.exec(`
 		WITH clock AS (SELECT clock_timestamp() AS now)
-		INSERT INTO outbox_event (
-			stream, shard, key, key_seq, type, payload, created_at, failures, last_attempt_at, not_before, parked_at
+		INSERT INTO outbox_delivery (
+			id, place, stream, shard, key, created_at, failures, last_attempt_at, not_before, parked_at, park_reason
 		)
 		SELECT
-			$1, $2::integer, $3, 1 + (SELECT count(*) FROM outbox_event WHERE stream = $1 AND key = $3), 'x.y.v1', '{}',
+			next.id, next.id, $1, $2::integer, $3,
 			now - $4::interval,
 			CASE WHEN $5 <> interval '0' OR $7 <> interval '0' THEN 1 ELSE 0 END,
 			CASE WHEN $6 <> interval '0' THEN now - $6 END,
 			CASE WHEN $5 <> interval '0' THEN now + $5 END,
-			CASE WHEN $7 <> interval '0' THEN now - $7 END
-		FROM clock
+			CASE WHEN $7 <> interval '0' THEN now - $7 END,
+			CASE WHEN $7 <> interval '0' THEN 'row' END
+		FROM clock, (SELECT 1 + coalesce(max(id), 0) AS id FROM outbox_delivery) AS next
 	`, event.stream, event.shard, event.key, event.age, event.delay, event.failedAgo, event.parkedAgo)
 }
 

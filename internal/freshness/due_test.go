@@ -26,7 +26,7 @@ func TestReadLoops_Due(t *testing.T) {
 		}, loop, 5 * minute},
 		{"NotAPublishedOne", func(rows rows) {
 			rows.event(event{age: 5 * minute, key: "a", stream: stream})
-			rows.exec(`UPDATE outbox_event SET published_at = now(), broker_ref = 'S:1'`)
+			rows.exec(`UPDATE outbox_delivery SET published_at = now(), broker_ref = 'S:1'`)
 		}, loop, never},
 		{"NotAnEventOfAnotherStream", func(rows rows) {
 			rows.event(event{age: 5 * minute, key: "a", stream: "rolling"})
@@ -106,8 +106,8 @@ func TestReadLoops_Due(t *testing.T) {
 		tx, rows := txBundle(ctx, t)
 		rows.event(event{age: 5 * minute, key: "a", parkedAgo: minute, stream: stream})
 		rows.exec(`
-			INSERT INTO outbox_event (stream, shard, key, key_seq, type, payload)
-			SELECT 'wallet', 0, 'a', n, 'x.y.v1', '{}' FROM generate_series(2, 10000) AS n
+			INSERT INTO outbox_delivery (id, place, stream, shard, key, created_at)
+			SELECT n, n, 'wallet', 0, 'a', now() FROM generate_series(2, 10000) AS n
 		`)
 		require.Nil(t, statusOf(ctx, t, tx, loop).OldestDueAge)
 

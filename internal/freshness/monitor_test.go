@@ -281,7 +281,7 @@ func TestMonitor_Database(t *testing.T) {
 
 		tx, err := bundle.db.Pool.Begin(ctx)
 		require.NoError(t, err)
-		_, err = tx.Exec(ctx, `LOCK TABLE outbox_event IN ACCESS EXCLUSIVE MODE`)
+		_, err = tx.Exec(ctx, `LOCK TABLE outbox_delivery IN ACCESS EXCLUSIVE MODE`)
 		require.NoError(t, err)
 		defer func() { _ = tx.Rollback(ctx) }()
 		eventually(t, func() bool {

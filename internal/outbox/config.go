@@ -28,6 +28,14 @@ type Config struct {
 	// a shard after an outage. Defaults to 5 s.
 	MaxRetryDelay time.Duration
 
+	// ParkAfter is how long an event must have failed by itself before it is parked,
+	// however often that was. Defaults to 10 min.
+	ParkAfter time.Duration
+
+	// ParkAfterFailures is how many failures of its own an event must have before
+	// it is parked, however long that took. Defaults to 10.
+	ParkAfterFailures int
+
 	// PassBudget is how long one pass may take, a slow broker included: the job's
 	// timeout. Defaults to 10 s.
 	PassBudget time.Duration
@@ -43,6 +51,8 @@ func (config Config) WithDefaults() Config {
 	setDefault(&config.LeaseTTL, 6*time.Second)
 	setDefault(&config.Linger, 20*time.Millisecond)
 	setDefault(&config.MaxRetryDelay, 5*time.Second)
+	setDefault(&config.ParkAfter, 10*time.Minute)
+	setDefault(&config.ParkAfterFailures, 10)
 	setDefault(&config.PassBudget, 10*time.Second)
 	return config
 }
@@ -74,6 +84,9 @@ func (config Config) validate() error {
 	}
 	if config.MaxRetryDelay < time.Second || config.MaxRetryDelay > 15*time.Second {
 		errs = append(errs, fmt.Errorf("MaxRetryDelay must be from 1s to 15s, got %s", config.MaxRetryDelay))
+	}
+	if config.ParkAfter <= 0 || config.ParkAfterFailures < 1 {
+		errs = append(errs, fmt.Errorf("ParkAfter and ParkAfterFailures must be above 0, got %s and %d", config.ParkAfter, config.ParkAfterFailures))
 	}
 	return errors.Join(errs...)
 }

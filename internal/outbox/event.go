@@ -16,6 +16,7 @@ type Event struct {
 	ID        int64             // outbox_event.id; rises with each append of a key
 	Key       string
 	KeySeq    int64 // gapless per key, from 1
+	MaybeSent bool  // an earlier attempt got no answer: the broker may have it
 	Payload   json.RawMessage
 	Stream    string
 	Type      string

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,8 +15,8 @@ import (
 
 // settled are the outcomes of one batch, as they go to the database.
 type settled struct {
-	acknowledged dbsqlc.OutboxEventMarkPublishedParams
-	failed       dbsqlc.OutboxEventMarkFailedParams
+	acknowledged dbsqlc.OutboxDeliveryMarkPublishedParams
+	failed       dbsqlc.OutboxDeliveryMarkFailedParams
 }
 
 // settle sorts outcomes into marks. An ambiguous event counts against itself
@@ -32,9 +34,14 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 	}
 	someAcknowledged := len(marks.acknowledged.Ids) > 0
 	for i, outcome := range outcomes {
+		if outcome.Class == ClassNotSent && !drain.closedKeys[events[i].Key] {
+			// Time was over, not an earlier event of its key: this pass may come to it.
+			drain.afterPlace = 0
+		}
 		if outcome.Class == ClassAcknowledged || outcome.Class == ClassNotSent {
 			continue
 		}
+		drain.closedKeys[events[i].Key] = true
 		addFailures := int32(1)
 		if outcome.Class == ClassInfrastructure || (outcome.Class == ClassAmbiguous && !someAcknowledged) {
 			addFailures = 0
@@ -52,6 +59,35 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 	return marks
 }
 
+// checkPermanent believes the broker that it will never take an event only of one
+// that is larger than the stream was provisioned for. Any other would be refused
+// because the broker's stream is no longer what it was: no fault of the event,
+// which must not be parked for it.
+func (drain *drain) checkPermanent(ctx context.Context, events []Event, outcomes []Outcome) error {
+	var ids []int64
+	for i, outcome := range outcomes {
+		if outcome.Class == ClassPermanent {
+			ids = append(ids, events[i].ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	tooLarge, err := queries.OutboxEventTooLarge(ctx, drain.relay.pool, &dbsqlc.OutboxEventTooLargeParams{Ids: ids})
+	if err != nil {
+		return fmt.Errorf("look at the sizes of %d refused events, first id %d: %w", len(ids), ids[0], err)
+	}
+	for i := range outcomes {
+		if outcomes[i].Class == ClassPermanent && !slices.Contains(tooLarge, events[i].ID) {
+			outcomes[i].Class = ClassInfrastructure
+			outcomes[i].Err = fmt.Errorf("the broker takes less than it was provisioned for; run 'truegreen broker provision': %w", outcomes[i].Err)
+		}
+	}
+	return nil
+}
+
 // mark stores the outcomes of one batch with the progress that they are, and
 // renews the lease, or sends the shard to rest. Acknowledgements are stored even
 // if the lease was lost; nothing else is then.
@@ -61,12 +97,8 @@ func (drain *drain) mark(ctx context.Context, tx pgx.Tx, marks settled) (leaseLo
 	}
 
 	delay := drain.relay.config.retryDelay(drain.pass.Attempt)
-	if len(marks.failed.Ids) > 0 {
-		marks.failed.Delay = delay
-		marks.failed.LeaseEpoch = drain.epoch
-		if _, err := queries.OutboxEventMarkFailed(ctx, tx, &marks.failed); err != nil {
-			return false, fmt.Errorf("store failures: %w", err)
-		}
+	if err := drain.markFailed(ctx, tx, marks, delay); err != nil {
+		return false, err
 	}
 	if drain.outage == nil {
 		err := drain.renew(ctx, tx, true)
@@ -98,11 +130,45 @@ func (drain *drain) mark(ctx context.Context, tx pgx.Tx, marks settled) (leaseLo
 	})
 }
 
+// markFailed stores failures, and parks the events that need a person.
+func (drain *drain) markFailed(ctx context.Context, tx pgx.Tx, marks settled, delay time.Duration) error {
+	if len(marks.failed.Ids) == 0 {
+		return nil
+	}
+	marks.failed.Delay = delay
+	marks.failed.LeaseEpoch = drain.epoch
+	marks.failed.ParkAfter = drain.relay.config.ParkAfter
+	marks.failed.ParkAfterFailures = int32(drain.relay.config.ParkAfterFailures)
+	parked, err := queries.OutboxDeliveryMarkFailed(ctx, tx, &marks.failed)
+	if err != nil {
+		return fmt.Errorf("store failures: %w", err)
+	}
+	return drain.leaveGaps(ctx, tx, parked)
+}
+
+// leaveGaps counts events that were parked, and has markers take their places where
+// the stream's policy is to skip them.
+func (drain *drain) leaveGaps(ctx context.Context, tx pgx.Tx, parked []int64) error {
+	drain.result.NumParked += len(parked)
+	if len(parked) == 0 || drain.pass.Stream.ParkedBlocks {
+		return nil
+	}
+	// Later events of their keys go on in the next pass, behind the markers.
+	_, err := queries.OutboxDeliveryLeaveGaps(ctx, tx, &dbsqlc.OutboxDeliveryLeaveGapsParams{
+		Ids:    parked,
+		Reason: "it could not be delivered and waits for a person",
+	})
+	if err != nil {
+		return fmt.Errorf("leave gap markers for %d parked events: %w", len(parked), err)
+	}
+	return nil
+}
+
 func (drain *drain) markPublished(ctx context.Context, tx pgx.Tx, marks settled) error {
 	if len(marks.acknowledged.Ids) == 0 {
 		return nil
 	}
-	numMarked, err := queries.OutboxEventMarkPublished(ctx, tx, &marks.acknowledged)
+	numMarked, err := queries.OutboxDeliveryMarkPublished(ctx, tx, &marks.acknowledged)
 	if err != nil {
 		return fmt.Errorf("store acknowledgements: %w", err)
 	}

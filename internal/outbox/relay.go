@@ -55,10 +55,26 @@ type Pass struct {
 
 // DrainResult counts what a pass did.
 type DrainResult struct {
-	NumDuplicate int  `json:"num_duplicate"` // acknowledged, but known to the broker before
-	NumFailed    int  `json:"num_failed"`    // sent and not acknowledged
-	NumPublished int  `json:"num_published"` // acknowledged
-	Yielded      bool `json:"yielded"`       // the shard was leased, or at rest
+	FirstID      int64  `json:"first_id,omitempty"` // the lowest id that was claimed
+	LastID       int64  `json:"last_id,omitempty"`  // the highest
+	NumDuplicate int    `json:"num_duplicate"`      // acknowledged, but known to the broker before
+	NumFailed    int    `json:"num_failed"`         // sent and not acknowledged
+	NumParked    int    `json:"num_parked"`         // of those, how many need a person now
+	NumPublished int    `json:"num_published"`      // acknowledged
+	Shard        int    `json:"shard"`
+	Stream       string `json:"stream"`
+	Yielded      bool   `json:"yielded"` // the shard was leased, or at rest
+}
+
+// note widens the range of what was claimed.
+func (result *DrainResult) note(events []Event) {
+	for i := range events {
+		if result.FirstID == 0 {
+			result.FirstID = events[i].ID
+		}
+		result.FirstID = min(result.FirstID, events[i].ID)
+		result.LastID = max(result.LastID, events[i].ID)
+	}
 }
 
 // ErrLeaseLost says that another worker has taken the shard over. What the broker
@@ -77,7 +93,7 @@ var ErrLeaseLost = errors.New("the shard's lease was lost")
 // A ctx that is done ends the pass at the next answer of the broker: what is in
 // flight is waited for and marked, the rest is not sent.
 func (relay *Relay) Drain(ctx context.Context, pass Pass) (DrainResult, error) {
-	epoch, err := queries.OutboxShardLease(ctx, relay.pool, &dbsqlc.OutboxShardLeaseParams{
+	lease, err := queries.OutboxShardLease(ctx, relay.pool, &dbsqlc.OutboxShardLeaseParams{
 		AwakeFor:   awakeFor,
 		LeaseOwner: relay.config.WorkerID,
 		LeaseTtl:   relay.config.LeaseTTL,
@@ -91,7 +107,23 @@ func (relay *Relay) Drain(ctx context.Context, pass Pass) (DrainResult, error) {
 		return DrainResult{}, fmt.Errorf("lease shard %d of %s: %w", pass.Shard, pass.Stream.Name, err)
 	}
 
-	drain := &drain{epoch: epoch, pass: pass, relay: relay, started: time.Now()}
+	drain := &drain{
+		batchLimit: relay.config.BatchSize,
+		closedKeys: make(map[string]bool),
+		epoch:      lease.LeaseEpoch,
+		pass:       pass,
+		relay:      relay,
+		result:     DrainResult{Shard: pass.Shard, Stream: pass.Stream.Name},
+		started:    time.Now(),
+	}
+	if lease.BatchLimit != nil {
+		drain.batchLimit = min(int(*lease.BatchLimit), relay.config.BatchSize)
+	}
+	if lease.InflightNum != nil {
+		if err := drain.takeOver(ctx, lease); err != nil {
+			return drain.result, fmt.Errorf("drain shard %d of %s: %w", pass.Shard, pass.Stream.Name, err)
+		}
+	}
 	if err := drain.run(ctx); err != nil {
 		return drain.result, fmt.Errorf("drain shard %d of %s: %w", pass.Shard, pass.Stream.Name, err)
 	}
@@ -110,5 +142,5 @@ func (relay *Relay) yield(ctx context.Context, pass Pass) (DrainResult, error) {
 	if err != nil {
 		return DrainResult{}, fmt.Errorf("yield shard %d of %s: %w", pass.Shard, pass.Stream.Name, err)
 	}
-	return DrainResult{Yielded: true}, nil
+	return DrainResult{Shard: pass.Shard, Stream: pass.Stream.Name, Yielded: true}, nil
 }

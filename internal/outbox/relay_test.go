@@ -30,14 +30,14 @@ func TestRelay_Drain(t *testing.T) {
 
 		result, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
 		require.NoError(t, err)
-		require.Equal(t, outbox.DrainResult{NumPublished: 30}, result)
+		require.Equal(t, outbox.DrainResult{FirstID: 1, LastID: 30, NumPublished: 30, Stream: outbox.StreamRolling}, result)
 		require.Equal(t, want, bundle.broker.keys())
 		for i, row := range bundle.rows(ctx, t) {
 			require.Equal(t, "published", row.State)
 			require.Equal(t, fmt.Sprintf("STUB/%d", i+1), *row.BrokerRef)
 			require.Equal(t, 1, row.Attempts)
 		}
-		require.Equal(t, []freshness.Progress{{Kind: freshness.Success, Loop: "outbox_rolling", NumItems: 30}}, bundle.record.completed)
+		require.Equal(t, []freshness.Progress{{Kind: freshness.Success, Loop: "outbox_rolling", NumItems: 30, Result: result}}, bundle.record.completed)
 	})
 
 	t.Run("MarksOnlyWhatTheBrokerAcknowledged", func(t *testing.T) {
@@ -56,7 +56,7 @@ func TestRelay_Drain(t *testing.T) {
 		result, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
 		require.ErrorContains(t, err, "1 events not delivered, 2 acknowledged: event")
 		require.ErrorContains(t, err, keys[1])
-		require.Equal(t, outbox.DrainResult{NumFailed: 1, NumPublished: 2}, result)
+		require.Equal(t, outbox.DrainResult{FirstID: 1, LastID: 4, NumFailed: 1, NumPublished: 2, Stream: outbox.StreamRolling}, result)
 		require.Equal(t, []string{
 			keys[0] + "#1 published", keys[1] + "#1 delayed", keys[1] + "#2 blocked", keys[2] + "#1 published",
 		}, bundle.states(ctx, t))
@@ -136,7 +136,7 @@ func TestRelay_Drain(t *testing.T) {
 			bundle.broker.hook = nil
 			result, err := bundle.relay.Drain(ctx, pass)
 			require.NoError(t, err)
-			require.Equal(t, outbox.DrainResult{Yielded: true}, result)
+			require.Equal(t, outbox.DrainResult{Stream: outbox.StreamRolling, Yielded: true}, result)
 		}
 		result, err := bundle.relay.Drain(ctx, pass)
 		require.NoError(t, err)
@@ -191,7 +191,7 @@ func TestRelay_Drain(t *testing.T) {
 		bundle := setup(ctx, t)
 		key := bundle.neighbours(ctx, t, 1)[0]
 		bundle.stage(ctx, t, key)
-		bundle.exec(ctx, t, `ALTER TABLE outbox_event ADD CONSTRAINT unmarkable CHECK (published_at IS NULL) NOT VALID`)
+		bundle.exec(ctx, t, `ALTER TABLE outbox_delivery ADD CONSTRAINT unmarkable CHECK (published_at IS NULL) NOT VALID`)
 		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, key))
 		require.ErrorContains(t, err, "mark 1 acknowledged and 0 failed events, first id 1")
 		require.Equal(t, "pending", bundle.rows(ctx, t)[0].State)
@@ -208,8 +208,8 @@ func TestRelay_Drain(t *testing.T) {
 			bundle.stage(ctx, t, keys[0], keys[1])
 		}
 		bundle.stage(ctx, t, keys[2])
-		bundle.exec(ctx, t, `UPDATE outbox_event SET not_before = now() + interval '1 hour' WHERE key = $1 AND key_seq = 1`, keys[0])
-		bundle.exec(ctx, t, `UPDATE outbox_event SET parked_at = now(), park_reason = 'test' WHERE key = $1 AND key_seq = 1`, keys[1])
+		bundle.exec(ctx, t, `UPDATE outbox_delivery SET not_before = now() + interval '1 hour' WHERE id = (SELECT min(id) FROM outbox_event WHERE key = $1)`, keys[0])
+		bundle.exec(ctx, t, `UPDATE outbox_delivery SET parked_at = now(), park_reason = 'test' WHERE id = (SELECT min(id) FROM outbox_event WHERE key = $1)`, keys[1])
 		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
 		require.NoError(t, err)
 		require.Equal(t, []string{keys[2] + "#1"}, bundle.broker.keys())
@@ -252,11 +252,16 @@ func TestRelay_Drain(t *testing.T) {
 		bundle.broker.hook = func() {
 			if batch++; batch == 2 {
 				bundle.broker.judge = nil
-				bundle.exec(ctx, t, `UPDATE outbox_event SET not_before = now() - interval '1 s' WHERE not_before IS NOT NULL`)
+				bundle.exec(ctx, t, `UPDATE outbox_delivery SET not_before = now() - interval '1 s' WHERE not_before IS NOT NULL`)
 			}
 		}
 		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
-		require.ErrorContains(t, err, "1 events not delivered")
+		require.ErrorContains(t, err, "1 events not delivered, 15 acknowledged")
+		for _, sent := range bundle.broker.keys() {
+			require.Contains(t, sent, keys[1]+"#", "a key that failed is the next pass's")
+		}
+		_, err = bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
+		require.NoError(t, err)
 		var want, got []string
 		for seq := range 15 {
 			want = append(want, fmt.Sprintf("%s#%d", keys[0], seq+1))
@@ -302,7 +307,7 @@ func TestRelay_Drain(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 		require.Len(t, bundle.broker.keys(), 10)
 		var numPublished int
-		bundle.scan(t.Context(), t, &numPublished, `SELECT count(*) FROM outbox_event WHERE published_at IS NOT NULL`)
+		bundle.scan(t.Context(), t, &numPublished, `SELECT count(*) FROM outbox_delivery WHERE published_at IS NOT NULL`)
 		require.Equal(t, 10, numPublished)
 		require.Empty(t, bundle.record.completed)
 		var numLeased int

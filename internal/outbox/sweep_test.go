@@ -59,9 +59,9 @@ func TestSweeper_Sweep(t *testing.T) {
 	t.Run("InsertsNothingWhereNothingIsDue", func(t *testing.T) {
 		t.Parallel()
 		for name, change := range map[string]string{
-			"published":            `UPDATE outbox_event SET published_at = now(), broker_ref = 'STUB/1'`,
-			"parked":               `UPDATE outbox_event SET parked_at = now(), park_reason = 'test'`,
-			"delayed":              `UPDATE outbox_event SET not_before = now() + interval '1 hour'`,
+			"published":            `UPDATE outbox_delivery SET published_at = now(), broker_ref = 'STUB/1'`,
+			"parked":               `UPDATE outbox_delivery SET parked_at = now(), park_reason = 'test'`,
+			"delayed":              `UPDATE outbox_delivery SET not_before = now() + interval '1 hour'`,
 			"shard rests":          `UPDATE outbox_shard SET backoff_until = now() + interval '1 hour'`,
 			"retry comes soon":     `INSERT INTO river_job (args, kind, max_attempts, queue, state, scheduled_at) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'retryable', now() + interval '500 ms')`,
 			"leaseholder is alive": `WITH j AS (INSERT INTO river_job (args, kind, max_attempts, queue, state) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'running')) UPDATE outbox_shard SET lease_owner = 'x', lease_expires_at = now() + interval '5 s' WHERE stream = 'rolling' AND shard = 0`,
@@ -84,7 +84,7 @@ func TestSweeper_Sweep(t *testing.T) {
 			"leaseholder is dead":   `WITH j AS (INSERT INTO river_job (args, kind, max_attempts, queue, state) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'running')) UPDATE outbox_shard SET lease_owner = 'x', lease_expires_at = now() - interval '1 s' WHERE stream = 'rolling' AND shard = 0`,
 			"died before it leased": `INSERT INTO river_job (args, kind, max_attempts, queue, state) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'running')`,
 			"was discarded":         `INSERT INTO river_job (args, kind, max_attempts, queue, state, finalized_at) VALUES ('{"shard": 0}', 'outbox_rolling', 20, 'outbox_rolling', 'discarded', now())`,
-			"own backoff was over":  `UPDATE outbox_event SET not_before = now() - interval '1 s'`,
+			"own backoff was over":  `UPDATE outbox_delivery SET not_before = now() - interval '1 s'`,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -111,9 +111,9 @@ func TestSweeper_Sweep(t *testing.T) {
 		bundle, _ := lost(ctx, t)
 		bundle.exec(ctx, t, `UPDATE loop_progress SET last_success_at = now() - interval '1 min' WHERE loop = 'outbox_rolling'`)
 		bundle.exec(ctx, t, `
-			ALTER TABLE outbox_event DISABLE TRIGGER outbox_event_says_what_it_said;
-			UPDATE outbox_event SET shard = 2;
-			ALTER TABLE outbox_event ENABLE TRIGGER outbox_event_says_what_it_said`)
+			ALTER TABLE outbox_delivery DISABLE TRIGGER outbox_delivery_of_one_event;
+			UPDATE outbox_delivery SET shard = 2;
+			ALTER TABLE outbox_delivery ENABLE TRIGGER outbox_delivery_of_one_event`)
 		require.Equal(t, []string{"outbox_rolling 2"}, bundle.sweep(ctx, t))
 	})
 }

@@ -5,6 +5,9 @@ UPDATE outbox_shard
 SET
     awake_until = NULL,
     backoff_until = clock_timestamp() + @delay::interval,
+    inflight_first = NULL,
+    inflight_last = NULL,
+    inflight_num = NULL,
     lease_expires_at = NULL,
     lease_owner = NULL
 WHERE stream = @stream
@@ -14,25 +17,30 @@ WHERE stream = @stream
 
 -- name: OutboxShardLease :one
 -- OutboxShardLease leases a shard until lease_ttl from now, and returns the
--- lease's epoch. No row: it is leased by another, or in backoff.
+-- lease's epoch, with what the holder before had in flight if it died; whoever
+-- gives a lease back leaves none. No row: it is leased by another, or in backoff.
 UPDATE outbox_shard
 SET
     awake_until = clock_timestamp() + @awake_for::interval,
     backoff_until = NULL,
     lease_epoch = lease_epoch + 1,
     lease_expires_at = clock_timestamp() + @lease_ttl::interval,
-    lease_owner = @lease_owner::text
+    lease_owner = @lease_owner::text,
+    leased_at = clock_timestamp()
 WHERE stream = @stream
     AND shard = @shard
     AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
     AND (backoff_until IS NULL OR backoff_until <= clock_timestamp())
-RETURNING lease_epoch;
+RETURNING batch_limit, inflight_first, inflight_last, inflight_num, lease_epoch;
 
 -- name: OutboxShardRelease :execrows
 -- OutboxShardRelease gives the lease back. No row changes if it was lost.
 UPDATE outbox_shard
 SET
     awake_until = NULL,
+    inflight_first = NULL,
+    inflight_last = NULL,
+    inflight_num = NULL,
     lease_expires_at = NULL,
     lease_owner = NULL
 WHERE stream = @stream
@@ -41,11 +49,16 @@ WHERE stream = @stream
     AND lease_owner IS NOT NULL;
 
 -- name: OutboxShardRenew :execrows
--- OutboxShardRenew extends a lease and says whether appends may rely on the
--- leaseholder to find their rows. No row changes if the lease was lost.
+-- OutboxShardRenew extends a lease while nothing is in flight, says whether appends
+-- may rely on the leaseholder to find their rows, and bounds what is sent at
+-- once. No row changes if the lease was lost.
 UPDATE outbox_shard
 SET
     awake_until = CASE WHEN @awake::boolean THEN clock_timestamp() + @awake_for::interval END,
+    batch_limit = sqlc.narg('batch_limit')::integer,
+    inflight_first = NULL,
+    inflight_last = NULL,
+    inflight_num = NULL,
     lease_expires_at = clock_timestamp() + @lease_ttl::interval
 WHERE stream = @stream
     AND shard = @shard
@@ -68,3 +81,14 @@ WHERE stream = @stream
 SELECT outbox_wake(declared, @shard::integer)::boolean AS inserted
 FROM outbox_stream AS declared
 WHERE declared.stream = @stream;
+
+-- name: OutboxShardHasDue :one
+-- OutboxShardHasDue says whether a claim would find something.
+SELECT EXISTS (
+    SELECT
+    FROM outbox_open AS undelivered
+    WHERE undelivered.stream = @stream
+        AND undelivered.shard = @shard
+        AND undelivered.parked_at IS NULL
+        AND undelivered.state = 'pending'
+) AS has_due;

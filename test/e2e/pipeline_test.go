@@ -55,7 +55,7 @@ func TestPipeline(t *testing.T) {
 		for fifth := 1; fifth < 5; fifth++ {
 			worker := s.startWorker(t, "TRUEGREEN_OUTBOX_BATCH=50")
 			require.Eventually(t, func() bool {
-				return s.count(ctx, t, `SELECT count(*) FROM outbox_event WHERE published_at IS NOT NULL`) >= total*fifth/5
+				return s.count(ctx, t, `SELECT count(*) FROM outbox_events WHERE published_at IS NOT NULL`) >= total*fifth/5
 			}, patience, poll)
 			worker.stop(t, syscall.SIGKILL)
 		}
@@ -68,7 +68,7 @@ func TestPipeline(t *testing.T) {
 func (s *stack) waitPublished(ctx context.Context, t *testing.T) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		return s.count(ctx, t, `SELECT count(*) FROM outbox_event WHERE published_at IS NULL`) == 0
+		return s.count(ctx, t, `SELECT count(*) FROM outbox_events WHERE published_at IS NULL`) == 0
 	}, patience, poll)
 }
 
@@ -78,7 +78,7 @@ func (s *stack) waitPublished(ctx context.Context, t *testing.T) {
 func (s *stack) checkDelivery(ctx context.Context, t *testing.T) {
 	t.Helper()
 	type place struct{ key, seq string }
-	rows, err := s.database.Pool.Query(ctx, `SELECT event_id::text, broker_ref, key, key_seq::text FROM outbox_event WHERE stream = 'wallet'`)
+	rows, err := s.database.Pool.Query(ctx, `SELECT event_id::text, broker_ref, key, key_seq::text FROM outbox_events WHERE stream = 'wallet'`)
 	require.NoError(t, err)
 	wanted := make(map[string]place)
 	refs := make(map[string]string)

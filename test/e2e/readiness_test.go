@@ -88,7 +88,7 @@ func TestWorker_Readiness(t *testing.T) {
 		valve.set(true, toClient)
 		s.appendEvent(ctx, t, "a-1")
 		worker.waitFor(t, "/readyz", "red for the loop", isRed(outboxRolling, "loop_failing", "loop_stalled"))
-		require.Equal(t, 0, s.count(ctx, t, `SELECT count(*) FROM outbox_event WHERE published_at IS NOT NULL`))
+		require.Equal(t, 0, s.count(ctx, t, `SELECT count(*) FROM outbox_events WHERE published_at IS NOT NULL`))
 		require.NotEmpty(t, s.messages(ctx, t, "TRUEGREEN_ROLLING"), "the broker has it, only its answer is missing")
 
 		valve.set(false, toClient)

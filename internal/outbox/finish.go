@@ -1,0 +1,136 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/dbsqlc"
+	"truegreen/internal/freshness"
+	"truegreen/internal/pgtx"
+)
+
+// finish gives the lease back and completes the job, in one transaction; if
+// events failed, it does not complete the job, and returns an error that names
+// them.
+func (drain *drain) finish(ctx context.Context, hasMore bool) error {
+	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
+		if err := drain.release(ctx, tx); err != nil {
+			return err
+		}
+		progress, err := drain.progress(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if drain.result.NumFailed > 0 {
+			return drain.relay.recorder.Record(ctx, tx, progress)
+		}
+		if hasMore {
+			if err := drain.wake(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return drain.pass.Complete(ctx, tx, progress)
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("finish: %w", err)
+	case drain.result.NumFailed > 0:
+		return drain.failure()
+	case hasMore:
+		return nil
+	}
+	return drain.wakeIfDue(ctx)
+}
+
+// progress is what the whole pass may claim: success if it moved something, or if
+// nothing of the stream is due anywhere. Another shard that holds due events
+// proves or fails by its own passes.
+func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress, error) {
+	progress := freshness.Progress{Kind: freshness.Success, Loop: drain.pass.Stream.Loop(), NumItems: drain.result.NumPublished}
+	switch {
+	case drain.result.NumPublished > 0:
+		// What the job claimed, for whoever compares it with what became of that.
+		progress.Result = drain.result
+		return progress, nil
+	case drain.result.NumFailed > 0:
+		progress.Kind, progress.Err = freshness.Failure, drain.failure()
+		return progress, nil
+	}
+	hasDue, err := queries.LoopHasDue(ctx, tx, &dbsqlc.LoopHasDueParams{Loop: progress.Loop})
+	if err != nil {
+		return progress, fmt.Errorf("look for due events of the stream: %w", err)
+	}
+	if hasDue {
+		progress.Kind = freshness.Neutral
+	}
+	return progress, nil
+}
+
+// interrupt gives the shard to the next worker at once.
+func (drain *drain) interrupt(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error { return drain.release(ctx, tx) })
+	return errors.Join(fmt.Errorf("interrupted after %d acknowledged events: %w", drain.result.NumPublished, cause), err)
+}
+
+func (drain *drain) release(ctx context.Context, tx pgx.Tx) error {
+	numRows, err := queries.OutboxShardRelease(ctx, tx, &dbsqlc.OutboxShardReleaseParams{
+		LeaseEpoch: drain.epoch,
+		Shard:      int32(drain.pass.Shard),
+		Stream:     drain.pass.Stream.Name,
+	})
+	if err != nil {
+		return fmt.Errorf("release lease: %w", err)
+	}
+	if numRows == 0 {
+		return ErrLeaseLost
+	}
+	return nil
+}
+
+// wakeIfDue looks once more after the lease was given back: a job that came for
+// an event in between found the shard leased, and yielded.
+func (drain *drain) wakeIfDue(ctx context.Context) error {
+	hasDue, err := queries.OutboxShardHasDue(ctx, drain.relay.pool, &dbsqlc.OutboxShardHasDueParams{
+		Shard:  int32(drain.pass.Shard),
+		Stream: drain.pass.Stream.Name,
+	})
+	if err != nil || !hasDue {
+		// The job is completed; what this look would have found is the sweep's.
+		return nil //nolint:nilerr // see above
+	}
+	_ = drain.wake(ctx, drain.relay.pool)
+	return nil
+}
+
+func (drain *drain) wake(ctx context.Context, db dbsqlc.DBTX) error {
+	_, err := queries.OutboxShardWake(ctx, db, &dbsqlc.OutboxShardWakeParams{
+		Shard:  int32(drain.pass.Shard),
+		Stream: drain.pass.Stream.Name,
+	})
+	if err != nil {
+		return fmt.Errorf("insert successor: %w", err)
+	}
+	return nil
+}
+
+// failure says what was not delivered, in one line.
+func (drain *drain) failure() error {
+	text := fmt.Sprintf("%d events not delivered, %d acknowledged", drain.result.NumFailed, drain.result.NumPublished)
+	if drain.result.NumParked > 0 {
+		text = fmt.Sprintf("%d events not delivered and %d of them parked, %d acknowledged", drain.result.NumFailed, drain.result.NumParked, drain.result.NumPublished)
+	}
+	if len(drain.failures) > 0 {
+		text += ": " + strings.Join(drain.failures, "; ")
+	}
+	if drain.outage != nil {
+		return fmt.Errorf("%s: %w", text, drain.outage)
+	}
+	return errors.New(text)
+}

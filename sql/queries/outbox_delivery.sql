@@ -1,0 +1,185 @@
+-- name: OutboxDeliveryClaim :many
+-- OutboxDeliveryClaim reads up to max_events due events of one shard, in order of
+-- their places, above after_place, and notes on the shard that they are in
+-- flight. It locks no event: the caller holds the shard's lease, and gets nothing
+-- once it was lost. Left out are events that wait after a failure of their own,
+-- parked ones, and those behind such an event of their key, so that a failing key
+-- never fills the batch.
+WITH held AS (
+    SELECT
+        held.key,
+        min(held.place) AS first_place
+    FROM outbox_delivery AS held
+    WHERE held.stream = @stream
+        AND held.shard = @shard
+        AND held.published_at IS NULL
+        AND held.discarded_at IS NULL
+        AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
+        AND (
+            (held.parked_at IS NOT NULL AND @parked_rows_block::boolean)
+            OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
+        )
+    GROUP BY held.key
+), claimed AS MATERIALIZED (
+    SELECT
+        delivery.id,
+        delivery.attempts,
+        delivery.place
+    FROM outbox_delivery AS delivery
+    LEFT JOIN held ON held.key = delivery.key
+    WHERE delivery.stream = @stream
+        AND delivery.shard = @shard
+        AND delivery.place > @after_place
+        AND delivery.published_at IS NULL
+        AND delivery.parked_at IS NULL
+        AND delivery.discarded_at IS NULL
+        AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
+        AND (held.key IS NULL OR delivery.place < held.first_place)
+    ORDER BY delivery.place, delivery.id
+    LIMIT @max_events::integer
+), noted AS (
+    UPDATE outbox_shard AS shard
+    SET
+        inflight_first = flight.first_place,
+        inflight_last = flight.last_place,
+        inflight_num = flight.num_events,
+        lease_expires_at = clock_timestamp() + @lease_ttl::interval
+    FROM (
+        SELECT
+            min(claimed.place) AS first_place,
+            max(claimed.place) AS last_place,
+            count(*)::integer AS num_events
+        FROM claimed
+    ) AS flight
+    WHERE shard.stream = @stream
+        AND shard.shard = @shard
+        AND shard.lease_epoch = @lease_epoch
+        AND shard.lease_owner IS NOT NULL
+        AND flight.num_events > 0
+    RETURNING shard.shard
+)
+SELECT
+    event.id,
+    claimed.attempts,
+    event.created_at,
+    event.event_id,
+    event.headers,
+    event.key,
+    event.key_seq,
+    event.payload,
+    claimed.place,
+    event.type
+FROM claimed
+JOIN outbox_event AS event ON event.id = claimed.id
+WHERE EXISTS (SELECT FROM noted)
+ORDER BY claimed.place, claimed.id;
+
+-- name: OutboxDeliveryMarkFailed :many
+-- OutboxDeliveryMarkFailed records what went wrong with each event, and returns
+-- those that it parked. add_failures is 1 for a failure of the event itself, which
+-- then waits for delay; 0 for an outage, which delays the shard instead. An event
+-- is parked at once if its failure is permanent, and otherwise after its own
+-- failures number park_after_failures, the first of them park_after ago. Events
+-- that a late acknowledgement published meanwhile stay as they are, and so does
+-- everything once the shard's lease is no longer the one of lease_epoch.
+WITH failed AS (
+    SELECT
+        unnest(@ids::bigint[]) AS id,
+        unnest(@errors::text[]) AS error,
+        unnest(@classes::text[]) AS class,
+        unnest(@add_failures::integer[]) AS add_failures
+), judged AS (
+    SELECT
+        failed.id,
+        failed.add_failures,
+        failed.class,
+        failed.error,
+        CASE
+            WHEN failed.class = 'permanent' THEN 'permanent'
+            WHEN failed.add_failures > 0
+                AND delivery.failures + failed.add_failures >= @park_after_failures::integer
+                AND coalesce(delivery.first_failed_at, clock_timestamp()) <= clock_timestamp() - @park_after::interval
+            THEN 'row'
+        END AS park_reason
+    FROM failed
+    JOIN outbox_delivery AS delivery ON delivery.id = failed.id
+    JOIN outbox_shard AS shard ON shard.stream = delivery.stream AND shard.shard = delivery.shard
+    WHERE shard.lease_epoch = @lease_epoch
+), marked AS (
+    UPDATE outbox_delivery AS delivery
+    SET
+        attempts = delivery.attempts + 1,
+        failures = delivery.failures + judged.add_failures,
+        first_failed_at = CASE WHEN judged.add_failures > 0 THEN coalesce(delivery.first_failed_at, clock_timestamp()) ELSE delivery.first_failed_at END,
+        last_attempt_at = clock_timestamp(),
+        last_error = left(judged.error, 2000),
+        last_error_class = judged.class,
+        not_before = CASE WHEN judged.add_failures > 0 THEN clock_timestamp() + @delay::interval ELSE delivery.not_before END,
+        park_reason = judged.park_reason,
+        parked_at = CASE WHEN judged.park_reason IS NOT NULL THEN clock_timestamp() END
+    FROM judged
+    WHERE delivery.id = judged.id
+        -- Not IS NULL: see OutboxDeliveryMarkPublished.
+        AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
+    RETURNING delivery.id, delivery.park_reason
+)
+SELECT marked.id
+FROM marked
+WHERE marked.park_reason IS NOT NULL
+ORDER BY marked.id;
+
+-- name: OutboxDeliveryMarkPublished :execrows
+-- OutboxDeliveryMarkPublished stores the broker's acknowledgements. It asks for no
+-- lease: that the broker has an event is a fact, whoever was told. An event that
+-- was marked before keeps its first acknowledgement; one that was parked
+-- meanwhile is published.
+WITH acknowledged AS (
+    SELECT
+        unnest(@ids::bigint[]) AS id,
+        unnest(@broker_refs::text[]) AS broker_ref
+)
+UPDATE outbox_delivery AS delivery
+SET
+    attempts = delivery.attempts + 1,
+    broker_ref = acknowledged.broker_ref,
+    last_attempt_at = clock_timestamp(),
+    published_at = clock_timestamp()
+FROM acknowledged
+WHERE delivery.id = acknowledged.id
+    -- Not IS NULL: statistics of a moment when all was published would have the
+    -- planner expect one such row, and join by comparing each with each.
+    AND num_nonnulls(delivery.published_at, delivery.discarded_at) = 0;
+
+-- name: OutboxDeliveryTakeOver :many
+-- OutboxDeliveryTakeOver records that a worker died with the events of a shard from
+-- first_place to last_place in flight: the broker may have them. alone says that
+-- it was one event; the second worker that dies with it alone parks it. It
+-- returns those that it parked.
+WITH taken AS (
+    UPDATE outbox_delivery AS delivery
+    SET
+        attempts = delivery.attempts + 1,
+        crashes = delivery.crashes + CASE WHEN @alone::boolean THEN 1 ELSE 0 END,
+        last_attempt_at = clock_timestamp(),
+        last_error = 'the worker that had it in flight died',
+        last_error_class = 'ambiguous',
+        park_reason = CASE WHEN @alone::boolean AND delivery.crashes >= 1 THEN 'crash' END,
+        parked_at = CASE WHEN @alone::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
+    WHERE delivery.stream = @stream
+        AND delivery.shard = @shard
+        AND delivery.place BETWEEN @first_place AND @last_place
+        AND delivery.published_at IS NULL
+        AND delivery.parked_at IS NULL
+        AND delivery.discarded_at IS NULL
+        AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
+    RETURNING delivery.id, delivery.park_reason
+)
+SELECT taken.id
+FROM taken
+WHERE taken.park_reason IS NOT NULL
+ORDER BY taken.id;
+
+-- name: OutboxDeliveryLeaveGaps :one
+-- OutboxDeliveryLeaveGaps appends a gap marker in the place of each event; see the
+-- SQL function outbox_leave_gaps.
+SELECT outbox_leave_gaps(@ids::bigint[], @reason::text)::bigint AS num_left;
