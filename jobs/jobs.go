@@ -7,6 +7,7 @@ package jobs
 
 // Queues, one per kind, so that a kind's backlog is no other kind's delay.
 const (
+	QueueMaintenance        = "maintenance"
 	QueueOutboxAgent        = "outbox_agent"
 	QueueOutboxRolling      = "outbox_rolling"
 	QueueOutboxWallet       = "outbox_wallet"

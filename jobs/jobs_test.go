@@ -19,6 +19,7 @@ func TestWireFormat(t *testing.T) {
 		river.JobArgsWithInsertOpts
 	}
 	for want, args := range map[string]args{
+		`maintenance maintenance {}`:                           jobs.MaintenanceArgs{},
 		`outbox_agent outbox_agent {"shard":3}`:                jobs.OutboxAgentArgs{Shard: 3},
 		`outbox_rolling outbox_rolling {"shard":3}`:            jobs.OutboxRollingArgs{Shard: 3},
 		`outbox_wallet outbox_wallet {"shard":3}`:              jobs.OutboxWalletArgs{Shard: 3},

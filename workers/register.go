@@ -15,6 +15,7 @@ import (
 
 // Services are what the workers call.
 type Services struct {
+	Keeper   *outbox.Keeper
 	Recorder *freshness.Recorder
 	Relay    *outbox.Relay
 	Runner   *settlement.Runner
@@ -30,6 +31,7 @@ func Register(services Services) (*river.Workers, error) {
 	workers := river.NewWorkers()
 	// What this system runs:
 	registered := errors.Join(
+		add(workers, &maintenanceWorker{keeper: services.Keeper, recorder: services.Recorder}),
 		addOutbox[jobs.OutboxAgentArgs](workers, services, outbox.StreamAgent),
 		addOutbox[jobs.OutboxRollingArgs](workers, services, outbox.StreamRolling),
 		addOutbox[jobs.OutboxWalletArgs](workers, services, outbox.StreamWallet),
@@ -61,17 +63,28 @@ func addOutbox[T outboxArgs](workers *river.Workers, services Services, name str
 // maxRuns is how many settlement runs one process works side by side.
 const maxRuns = 4
 
+// Intervals are how often River's leader inserts each job that goes by the clock.
+type Intervals struct {
+	Maintenance    time.Duration
+	SettlementTick time.Duration
+}
+
 // PeriodicJobs returns what River's leader inserts by the clock. Every process
 // registers it, since any may lead. A tick that is lost costs no more than the
 // time to the next: ticks ask the database what is due.
-func PeriodicJobs(tickInterval time.Duration) []*river.PeriodicJob {
+func PeriodicJobs(intervals Intervals) []*river.PeriodicJob {
 	return []*river.PeriodicJob{
-		river.NewPeriodicJob(
-			river.PeriodicInterval(tickInterval),
-			func() (river.JobArgs, *river.InsertOpts) { return jobs.SettlementTickArgs{}, nil },
-			&river.PeriodicJobOpts{ID: jobs.SettlementTickArgs{}.Kind(), RunOnStart: true},
-		),
+		periodic(intervals.Maintenance, jobs.MaintenanceArgs{}),
+		periodic(intervals.SettlementTick, jobs.SettlementTickArgs{}),
 	}
+}
+
+func periodic(interval time.Duration, args river.JobArgs) *river.PeriodicJob {
+	return river.NewPeriodicJob(
+		river.PeriodicInterval(interval),
+		func() (river.JobArgs, *river.InsertOpts) { return args, nil },
+		&river.PeriodicJobOpts{ID: args.Kind(), RunOnStart: true},
+	)
 }
 
 // Queues returns how many jobs of each queue one process works at once. queues
@@ -80,6 +93,8 @@ func Queues(streams []outbox.Stream, queues []string) map[string]river.QueueConf
 	configs := make(map[string]river.QueueConfig, len(queues))
 	for _, queue := range queues {
 		switch queue {
+		case jobs.QueueMaintenance:
+			configs[queue] = river.QueueConfig{MaxWorkers: 1}
 		case jobs.QueueSettlementCashback:
 			configs[queue] = river.QueueConfig{MaxWorkers: maxRuns}
 		case jobs.QueueSettlementTick:

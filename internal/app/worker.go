@@ -119,11 +119,19 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 		return err
 	}
 	relay, err := outbox.NewRelay(worker.pool, worker.publisher, recorder, outbox.Config{
-		AckTimeout: worker.config.Outbox.AckTimeout,
-		BatchSize:  worker.config.Outbox.Batch,
-		LeaseTTL:   worker.config.Outbox.Lease,
-		PassBudget: worker.config.Outbox.Budget,
-		WorkerID:   worker.config.WorkerID,
+		AckTimeout:        worker.config.Outbox.AckTimeout,
+		BatchSize:         worker.config.Outbox.Batch,
+		LeaseTTL:          worker.config.Outbox.Lease,
+		ParkAfter:         worker.config.Outbox.ParkAfter,
+		ParkAfterFailures: worker.config.Outbox.ParkFailures,
+		PassBudget:        worker.config.Outbox.Budget,
+		WorkerID:          worker.config.WorkerID,
+	})
+	if err != nil {
+		return err
+	}
+	keeper, err := outbox.NewKeeper(worker.pool, recorder, outbox.KeeperConfig{
+		Budget: worker.config.Maintenance.Budget, Keep: worker.config.Outbox.Keep, KeepLive: worker.config.Outbox.KeepLive,
 	})
 	if err != nil {
 		return err
@@ -134,7 +142,7 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 	}
 	runner := settlement.NewRunner(settlements, wallet.New(), recorder, worker.logger)
 	registered, err := workers.Register(workers.Services{
-		Recorder: recorder, Relay: relay, Runner: runner, Streams: streams, TickBudget: worker.config.Settlement.TickBudget,
+		Keeper: keeper, Recorder: recorder, Relay: relay, Runner: runner, Streams: streams, TickBudget: worker.config.Settlement.TickBudget,
 	})
 	if err != nil {
 		return err
@@ -167,7 +175,7 @@ func (worker *worker) makeRiver(registered *river.Workers, queues map[string]riv
 		JobTimeout:                  worker.config.Outbox.Budget,
 		Logger:                      slog.New(quietHandler{worker.logger.Handler()}),
 		Middleware:                  []rivertype.Middleware{workers.NewLogMiddleware(worker.logger)},
-		PeriodicJobs:                workers.PeriodicJobs(worker.config.Settlement.Interval),
+		PeriodicJobs:                workers.PeriodicJobs(workers.Intervals{Maintenance: worker.config.Maintenance.Interval, SettlementTick: worker.config.Settlement.Interval}),
 		Plugins:                     []rivertype.Plugin{worker.process},
 		Queues:                      queues,
 		RescueStuckJobsAfter:        worker.config.RescueAfter,
@@ -283,6 +291,8 @@ func loops(config *appconfig.Config) []freshness.Loop {
 		loop := &all[i]
 		loop.LateAfter, loop.RedAfter, loop.Slack = 0, 0, config.LeaderChange
 		switch loop.Queue {
+		case jobs.QueueMaintenance:
+			loop.Budget, loop.Interval = config.Maintenance.Budget, config.Maintenance.Interval
 		case jobs.QueueSettlementTick:
 			loop.Budget, loop.Interval = config.Settlement.TickBudget, config.Settlement.Interval
 		case jobs.QueueSettlementCashback:
@@ -300,6 +310,8 @@ func processQueues(queues map[string]river.QueueConfig, config *appconfig.Config
 	for name, queue := range queues {
 		timeout := config.Outbox.Budget
 		switch name {
+		case jobs.QueueMaintenance:
+			timeout = config.Maintenance.Budget
 		case jobs.QueueSettlementTick:
 			timeout = config.Settlement.TickBudget
 		case jobs.QueueSettlementCashback:

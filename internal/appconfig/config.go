@@ -33,6 +33,8 @@ type Config struct {
 	// Loops is TRUEGREEN_LOOPS with its groups written out: names of loops, each
 	// once, in the order of [Loops]. Never empty.
 	Loops []string
+	// Maintenance is how the loop runs that looks after the tables.
+	Maintenance Maintenance
 	// Outbox is how the outbox loops run.
 	Outbox Outbox
 	// RescueAfter is TRUEGREEN_RESCUE_AFTER: when a job whose worker is gone is
@@ -66,15 +68,34 @@ type Outbox struct {
 	// ItemRedAfter is TRUEGREEN_OUTBOX_ITEM_RED_AFTER: how old the oldest due
 	// event may grow without an acknowledgement in its shard.
 	ItemRedAfter time.Duration
+	// Keep is TRUEGREEN_OUTBOX_KEEP: how long delivered events are kept. Longer
+	// than KeepLive.
+	Keep time.Duration
+	// KeepLive is TRUEGREEN_OUTBOX_KEEP_LIVE: how long they stay among the
+	// undelivered ones.
+	KeepLive time.Duration
 	// Lease is TRUEGREEN_OUTBOX_LEASE: how long a shard is left to a worker that
 	// went silent. Longer than AckTimeout, shorter than Budget.
 	Lease time.Duration
+	// ParkAfter is TRUEGREEN_OUTBOX_PARK_AFTER: how long an event must have failed
+	// by itself before it is parked.
+	ParkAfter time.Duration
+	// ParkFailures is TRUEGREEN_OUTBOX_PARK_FAILURES: how often.
+	ParkFailures int
 	// RedAfter is TRUEGREEN_OUTBOX_RED_AFTER: the age of the last success at
 	// which a loop counts as stalled. At least two passes and a leader change.
 	RedAfter time.Duration
 	// Sweep is TRUEGREEN_OUTBOX_SWEEP: how often every process looks for due
 	// events that have no job.
 	Sweep time.Duration
+}
+
+// Maintenance is how the loop runs that looks after the tables.
+type Maintenance struct {
+	// Budget is TRUEGREEN_MAINTENANCE_BUDGET: how long one pass may take.
+	Budget time.Duration
+	// Interval is TRUEGREEN_MAINTENANCE_INTERVAL: how often there is one.
+	Interval time.Duration
 }
 
 // Settlement is how the settlement loops run.
@@ -190,6 +211,7 @@ func checkRescue(config *Config, refused map[string]bool) []string {
 		lasts time.Duration
 		more  string
 	}{
+		{"TRUEGREEN_MAINTENANCE_BUDGET", config.Maintenance.Budget, ""},
 		{"TRUEGREEN_OUTBOX_BUDGET", config.Outbox.Budget, ""},
 		{"TRUEGREEN_SETTLEMENT_SLICE", config.Settlement.Slice + sliceSlack, " and 15s"},
 		{"TRUEGREEN_SETTLEMENT_TICK_BUDGET", config.Settlement.TickBudget, ""},
@@ -218,6 +240,10 @@ func checkOutbox(config *Config, refused map[string]bool) []string {
 		}
 	}
 
+	if !refused["TRUEGREEN_OUTBOX_KEEP"] && !refused["TRUEGREEN_OUTBOX_KEEP_LIVE"] && outbox.Keep <= outbox.KeepLive {
+		wrong = append(wrong, fmt.Sprintf("TRUEGREEN_OUTBOX_KEEP must be longer than TRUEGREEN_OUTBOX_KEEP_LIVE (%s), got %q",
+			shortDuration(outbox.KeepLive), shortDuration(outbox.Keep)))
+	}
 	if refused["TRUEGREEN_LEADER_CHANGE"] || refused["TRUEGREEN_OUTBOX_BUDGET"] ||
 		refused["TRUEGREEN_OUTBOX_INTERVAL"] || refused["TRUEGREEN_OUTBOX_RED_AFTER"] {
 		return wrong

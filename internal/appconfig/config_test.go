@@ -29,14 +29,19 @@ func TestLoad(t *testing.T) {
 			Listen:       "127.0.0.1:8080",
 			LogFormat:    "text",
 			LogLevel:     slog.LevelInfo,
-			Loops:        []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_cashback"},
+			Loops:        []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_cashback", "maintenance"},
+			Maintenance:  appconfig.Maintenance{Budget: time.Minute, Interval: 10 * time.Minute},
 			Outbox: appconfig.Outbox{
 				AckTimeout:   3 * time.Second,
 				Batch:        1000,
 				Budget:       10 * time.Second,
 				Interval:     5 * time.Second,
 				ItemRedAfter: time.Minute,
+				Keep:         720 * time.Hour,
+				KeepLive:     24 * time.Hour,
 				Lease:        6 * time.Second,
+				ParkAfter:    10 * time.Minute,
+				ParkFailures: 10,
 				RedAfter:     time.Minute,
 				Sweep:        time.Second,
 			},
@@ -71,14 +76,22 @@ func TestLoad(t *testing.T) {
 
 		_, err := appconfig.Load(nil, []string{
 			"TRUEGREEN_RESCUE_AFTER=20s", "TRUEGREEN_SETTLEMENT_SLICE=5s", "TRUEGREEN_SETTLEMENT_TICK_BUDGET=20s", "TRUEGREEN_OUTBOX_BUDGET=30s",
-			"TRUEGREEN_OUTBOX_RED_AFTER=2m",
+			"TRUEGREEN_OUTBOX_RED_AFTER=2m", "TRUEGREEN_MAINTENANCE_BUDGET=20s",
 		})
 		require.EqualError(t, err, strings.Join([]string{
 			"read settings:",
+			`TRUEGREEN_RESCUE_AFTER must be longer than TRUEGREEN_MAINTENANCE_BUDGET (20s), got "20s"`,
 			`TRUEGREEN_RESCUE_AFTER must be longer than TRUEGREEN_OUTBOX_BUDGET (30s), got "20s"`,
 			`TRUEGREEN_RESCUE_AFTER must be longer than TRUEGREEN_SETTLEMENT_SLICE and 15s (20s), got "20s"`,
 			`TRUEGREEN_RESCUE_AFTER must be longer than TRUEGREEN_SETTLEMENT_TICK_BUDGET (20s), got "20s"`,
 		}, "\n"))
+	})
+
+	t.Run("RefusesToKeepEventsNoLongerThanTheyStayLive", func(t *testing.T) {
+		t.Parallel()
+
+		_, err := appconfig.Load(nil, []string{"TRUEGREEN_OUTBOX_KEEP=2h", "TRUEGREEN_OUTBOX_KEEP_LIVE=2h"})
+		require.ErrorContains(t, err, `TRUEGREEN_OUTBOX_KEEP must be longer than TRUEGREEN_OUTBOX_KEEP_LIVE (2h), got "2h"`)
 	})
 
 	t.Run("ReportsEverythingAtOnceInOrder", func(t *testing.T) {
@@ -95,7 +108,7 @@ func TestLoad(t *testing.T) {
 			"TRUEGREEN_LOGG is not a setting; did you mean TRUEGREEN_LOG?",
 			"DATABASE_URL is required: set it, or give --database-url",
 			"TRUEGREEN_BROKER is required: set it, or give --broker",
-			`TRUEGREEN_LOOPS must be a list, joined by commas, of all, outbox, settlement, outbox_wallet, outbox_rolling, outbox_agent, settlement_tick, settlement_cashback, got "outbox,walet"`,
+			`TRUEGREEN_LOOPS must be a list, joined by commas, of all, outbox, settlement, outbox_wallet, outbox_rolling, outbox_agent, settlement_tick, settlement_cashback, maintenance, got "outbox,walet"`,
 			`TRUEGREEN_TICK must be a duration with its unit, from 100ms to 15s, got "5"`,
 			`TRUEGREEN_OUTBOX_BATCH must be a whole number from 1 to 10000, got "0"`,
 		}, "\n"))
@@ -235,14 +248,14 @@ func TestLoad_Bounds(t *testing.T) {
 func TestLoad_Loops(t *testing.T) {
 	t.Parallel()
 
-	all := []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_cashback"}
+	all := []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_cashback", "maintenance"}
 	for text, loops := range map[string][]string{
 		"all":                                  all,
 		"outbox":                               all[:3],
 		"outbox_agent,outbox_wallet":           {"outbox_wallet", "outbox_agent"},
 		" outbox_rolling , outbox_rolling":     {"outbox_rolling"},
 		"outbox_agent,all,outbox,outbox_agent": all,
-		"settlement":                           all[3:],
+		"settlement":                           all[3:5],
 		"settlement_tick,outbox":               all[:4],
 	} {
 		config, err := appconfig.Load(nil, []string{"TRUEGREEN_LOOPS=" + text})
@@ -260,8 +273,8 @@ func TestLoad_Defaults(t *testing.T) {
 	require.NoError(t, err)
 	relay := outbox.Config{}.WithDefaults()
 	require.Equal(t,
-		[]any{relay.AckTimeout, relay.BatchSize, relay.LeaseTTL, relay.PassBudget},
-		[]any{config.Outbox.AckTimeout, config.Outbox.Batch, config.Outbox.Lease, config.Outbox.Budget})
+		[]any{relay.AckTimeout, relay.BatchSize, relay.LeaseTTL, relay.ParkAfter, relay.ParkAfterFailures, relay.PassBudget},
+		[]any{config.Outbox.AckTimeout, config.Outbox.Batch, config.Outbox.Lease, config.Outbox.ParkAfter, config.Outbox.ParkFailures, config.Outbox.Budget})
 	for _, loop := range freshness.DefaultLoops() {
 		if strings.HasPrefix(loop.Name, "outbox_") {
 			require.Equal(t,

@@ -49,7 +49,7 @@ type Setting struct {
 // Settings lists every setting, in the order in which they are documented and
 // complained about.
 func Settings() []Setting {
-	return slices.Concat(connectionSettings(), processSettings(), outboxSettings(), settlementSettings())
+	return slices.Concat(connectionSettings(), processSettings(), outboxSettings(), keepSettings(), settlementSettings())
 }
 
 // BindFlags adds the flags of the settings in the given groups to flags. Their
@@ -250,6 +250,47 @@ func outboxSettings() []Setting {
 			Flag:    "outbox-sweep",
 			Name:    "TRUEGREEN_OUTBOX_SWEEP",
 		}, 50*time.Millisecond, time.Minute, func(config *Config) *time.Duration { return &config.Outbox.Sweep }),
+	}
+}
+
+func keepSettings() []Setting {
+	return []Setting{
+		count(Setting{
+			Default: "10",
+			Doc:     "How often an event must have failed by itself before it is parked for a person. An outage of the broker is no such failure.",
+			Flag:    "outbox-park-failures",
+			Name:    "TRUEGREEN_OUTBOX_PARK_FAILURES",
+		}, 1, 1000, func(config *Config) *int { return &config.Outbox.ParkFailures }),
+		duration(Setting{
+			Default: "10m",
+			Doc:     "How long ago the first of those failures must be before the event is parked.",
+			Flag:    "outbox-park-after",
+			Name:    "TRUEGREEN_OUTBOX_PARK_AFTER",
+		}, 100*time.Millisecond, 24*time.Hour, func(config *Config) *time.Duration { return &config.Outbox.ParkAfter }),
+		duration(Setting{
+			Default: "24h",
+			Doc:     "How long delivered events stay in the table of undelivered ones, in which a key_seq that is used twice is refused.",
+			Flag:    "outbox-keep-live",
+			Name:    "TRUEGREEN_OUTBOX_KEEP_LIVE",
+		}, time.Second, 31*24*time.Hour, func(config *Config) *time.Duration { return &config.Outbox.KeepLive }),
+		duration(Setting{
+			Default: "720h",
+			Doc:     "How long delivered events are kept, and publish jobs that failed for good. Undelivered events are kept for ever. Longer than TRUEGREEN_OUTBOX_KEEP_LIVE.",
+			Flag:    "outbox-keep",
+			Name:    "TRUEGREEN_OUTBOX_KEEP",
+		}, time.Minute, 10*366*24*time.Hour, func(config *Config) *time.Duration { return &config.Outbox.Keep }),
+		duration(Setting{
+			Default: "10m",
+			Doc:     "How often the tables are looked after: partitions made ahead, delivered events moved, old ones dropped.",
+			Flag:    "maintenance-interval",
+			Name:    "TRUEGREEN_MAINTENANCE_INTERVAL",
+		}, time.Second, 24*time.Hour, func(config *Config) *time.Duration { return &config.Maintenance.Interval }),
+		duration(Setting{
+			Default: "1m",
+			Doc:     "How long one pass of that may take: the timeout of its job.",
+			Flag:    "maintenance-budget",
+			Name:    "TRUEGREEN_MAINTENANCE_BUDGET",
+		}, time.Second, 75*time.Second, func(config *Config) *time.Duration { return &config.Maintenance.Budget }),
 	}
 }
 

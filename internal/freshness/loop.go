@@ -84,6 +84,13 @@ func DefaultLoops() []Loop {
 			Queue:     jobs.QueueSettlementCashback,
 			Scheduled: true,
 		}.WithDefaults(),
+		Loop{
+			Budget:   time.Minute,
+			Interval: 10 * time.Minute,
+			JobKind:  jobs.MaintenanceArgs{}.Kind(),
+			Name:     "maintenance",
+			Queue:    jobs.QueueMaintenance,
+		}.WithDefaults(),
 	}
 }
 

@@ -264,7 +264,7 @@ func TestSettlement_Kill(t *testing.T) {
 	s.promote(ctx, t, cashback+autoApproved)
 	s.lose(ctx, t, numPlayers, allOf("active"))
 	environment := s.settlementEnvironment(
-		"TRUEGREEN_RESCUE_AFTER=18s", "TRUEGREEN_SETTLEMENT_CHUNK=5", "TRUEGREEN_SETTLEMENT_SLICE=2s",
+		"TRUEGREEN_MAINTENANCE_BUDGET=15s", "TRUEGREEN_RESCUE_AFTER=18s", "TRUEGREEN_SETTLEMENT_CHUNK=5", "TRUEGREEN_SETTLEMENT_SLICE=2s",
 	)
 	victim := s.startWorker(t, environment...)
 	credited := func() int {
