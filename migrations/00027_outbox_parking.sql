@@ -192,9 +192,9 @@ BEGIN
         PERFORM outbox_leave_gaps(decided, p_reason);
     END IF;
 
-    PERFORM outbox_wake(stream, woken.shard)
+    PERFORM outbox_wake(declared, woken.shard)
     FROM (SELECT DISTINCT delivery.stream, delivery.shard FROM outbox_delivery AS delivery WHERE delivery.id = ANY (decided)) AS woken
-    JOIN outbox_stream AS stream ON stream.stream = woken.stream;
+    JOIN outbox_stream AS declared ON declared.stream = woken.stream;
     RETURN num_wanted;
 END;
 $$;
