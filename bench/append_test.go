@@ -65,7 +65,7 @@ func BenchmarkAppend(b *testing.B) {
 			require.NoError(b, err)
 			_, err = pool.Exec(ctx, `INSERT INTO bench_wallet (id) SELECT generate_series(1, $1)`, numWallets)
 			require.NoError(b, err)
-			stop := s.startWorker(ctx, b)
+			stop := s.startWorkers(ctx, b, 1)
 			defer stop()
 
 			rates := make(map[string][]float64)

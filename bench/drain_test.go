@@ -11,14 +11,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// manyKeys is SQL for the key of the event that n numbers.
+const manyKeys = `'p-' || n % 10000 || '/KRW'`
+
 // BenchmarkDrain publishes pending wallet events, in order and with every
 // acknowledgement stored, in turns with a naive loop over the same rows, and with
 // JetStream's own async limit: as many messages with ids, unordered and nothing
 // stored.
 func BenchmarkDrain(b *testing.B) {
-	for _, of := range []struct{ name, key string }{
-		{"keys=10000", `'p-' || n % 10000 || '/KRW'`},
-		{"keys=hot", `CASE WHEN n % 2 = 0 THEN 'hot/KRW' ELSE 'p-' || n % 10000 || '/KRW' END`},
+	const hot = `CASE WHEN n % 2 = 0 THEN 'hot/KRW' ELSE 'p-' || n % 10000 || '/KRW' END`
+	for _, of := range []struct {
+		name    string
+		key     string
+		workers int
+	}{
+		{"keys=10000/workers=1", manyKeys, 1},
+		{"keys=10000/workers=2", manyKeys, 2},
+		{"keys=10000/workers=4", manyKeys, 4},
+		{"keys=hot/workers=1", hot, 1},
+		{"keys=hot/workers=4", hot, 4},
 	} {
 		b.Run(of.name, func(b *testing.B) {
 			const (
@@ -37,7 +48,7 @@ func BenchmarkDrain(b *testing.B) {
 				for round := range rounds {
 					s.stage(ctx, b, of.key, 1+2*round*numEvents, numEvents)
 					var stop func()
-					measure("drain", func() { stop = s.startWorker(ctx, b); s.waitDrained(ctx, b) })
+					measure("drain", func() { stop = s.startWorkers(ctx, b, of.workers); s.waitDrained(ctx, b) })
 					stop()
 
 					s.stage(ctx, b, of.key, 1+(2*round+1)*numEvents, numEvents)

@@ -35,7 +35,6 @@ type stack struct {
 	broker    *devstack.NATS
 	pool      *pgxpool.Pool
 	publisher *natspublish.Publisher
-	relay     *outbox.Relay
 	streams   []outbox.Stream
 }
 
@@ -74,23 +73,37 @@ func openPool(ctx context.Context, b *testing.B, url string, maxConns int32) *pg
 	return pool
 }
 
-// startWorker runs publish jobs and sweeps, as a process does, until the stop
-// that it returns is called.
-func (s *stack) startWorker(ctx context.Context, b *testing.B) (stop func()) {
+// startWorkers runs publish jobs and sweeps, as that many processes do, until the
+// stop that it returns is called.
+func (s *stack) startWorkers(ctx context.Context, b *testing.B, num int) (stop func()) {
+	b.Helper()
+	var stops []func()
+	for n := range num {
+		stops = append(stops, s.startWorker(ctx, b, fmt.Sprintf("bench-%d", n)))
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
+func (s *stack) startWorker(ctx context.Context, b *testing.B, id string) (stop func()) {
 	b.Helper()
 	registry, err := freshness.New(freshness.Config{})
 	require.NoError(b, err)
 	require.NoError(b, pgtx.Do(ctx, s.pool, func(tx pgx.Tx) error { return registry.Register(ctx, tx) }))
-	recorder, err := freshness.NewRecorder("bench")
+	recorder, err := freshness.NewRecorder(id)
 	require.NoError(b, err)
-	s.relay, err = outbox.NewRelay(s.pool, s.publisher, recorder, outbox.Config{WorkerID: "bench"})
+	relay, err := outbox.NewRelay(s.pool, s.publisher, recorder, outbox.Config{WorkerID: id})
 	require.NoError(b, err)
-	registered, err := workers.Register(workers.Services{Recorder: recorder, Relay: s.relay, Streams: s.streams})
+	registered, err := workers.Register(workers.Services{Recorder: recorder, Relay: relay, Streams: s.streams})
 	require.NoError(b, err)
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	client, err := river.NewClient(riverpgxv5.New(s.pool), &river.Config{
 		FetchCooldown:        time.Millisecond,
-		JobTimeout:           s.relay.PassBudget(),
+		ID:                   id,
+		JobTimeout:           relay.PassBudget(),
 		Logger:               logger,
 		Queues:               workers.Queues(s.streams, []string{"outbox_wallet", "outbox_rolling"}),
 		RescueStuckJobsAfter: 90 * time.Second,
