@@ -17,9 +17,9 @@ import (
 	"truegreen/internal/pgtx"
 )
 
-// naive drains what is pending as one writes it on the first day: some loops, each
-// of which locks a thousand rows, whichever they are, sends all of them at once,
-// and marks them in the same transaction. It keeps no order, holds its transaction
+// naive drains what is pending as one writes it on the first day: a loop for
+// each shard, which locks a thousand rows, whichever they are, sends all of them at
+// once, and marks them in the same transaction. It keeps no order, holds its transaction
 // while it talks to the broker, and takes any error for all of them.
 //
 // The messages are the relay's, with all of their headers.
@@ -31,13 +31,13 @@ func (s *stack) naive(ctx context.Context, b *testing.B, numLoops int) {
 	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(1<<16))
 	require.NoError(b, err)
 	group, ctx := errgroup.WithContext(ctx)
-	for range numLoops {
+	for shard := range numLoops {
 		group.Go(func() error {
 			for {
 				var num int
 				err := pgtx.Do(ctx, s.pool, func(tx pgx.Tx) error {
 					var err error
-					num, err = naiveBatch(ctx, tx, js)
+					num, err = naiveBatch(ctx, tx, js, shard)
 					return err
 				})
 				if err != nil || num == 0 {
@@ -49,14 +49,14 @@ func (s *stack) naive(ctx context.Context, b *testing.B, numLoops int) {
 	require.NoError(b, group.Wait())
 }
 
-func naiveBatch(ctx context.Context, tx pgx.Tx, js jetstream.JetStream) (int, error) {
+func naiveBatch(ctx context.Context, tx pgx.Tx, js jetstream.JetStream, shard int) (int, error) {
 	rows, err := tx.Query(ctx, `
 		SELECT delivery.id, event.event_id, event.type, event.key, event.key_seq, event.created_at, event.payload
 		FROM outbox_delivery AS delivery
 		JOIN outbox_event AS event ON event.id = delivery.id
-		WHERE delivery.stream = 'wallet' AND delivery.published_at IS NULL AND delivery.parked_at IS NULL AND delivery.discarded_at IS NULL
+		WHERE delivery.stream = 'wallet' AND delivery.shard = $1 AND delivery.published_at IS NULL AND delivery.parked_at IS NULL AND delivery.discarded_at IS NULL
 		LIMIT 1000
-		FOR UPDATE OF delivery SKIP LOCKED`)
+		FOR UPDATE OF delivery SKIP LOCKED`, shard)
 	if err != nil {
 		return 0, err
 	}

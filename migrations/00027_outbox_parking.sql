@@ -93,8 +93,9 @@ BEGIN
         ON CONFLICT (stream, key, key_seq) WHERE type = 'truegreen.gap.v1' DO NOTHING
         RETURNING id, created_at, key, key_seq, shard, stream
     )
-    INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream)
-    SELECT marker.id, marker.created_at, marker.key, delivery.place, marker.shard, marker.stream
+    -- With a wait that is over at once: see outbox_decide.
+    INSERT INTO outbox_delivery (id, created_at, key, not_before, place, shard, stream)
+    SELECT marker.id, marker.created_at, marker.key, clock_timestamp(), delivery.place, marker.shard, marker.stream
     FROM marker
     JOIN outbox_event AS event
         ON event.stream = marker.stream AND event.key = marker.key AND event.key_seq = marker.key_seq AND event.type <> 'truegreen.gap.v1'
@@ -182,8 +183,10 @@ BEGIN
     ORDER BY event.id;
 
     IF p_act = 'redrive' THEN
+        -- Not without a not_before: a pass that has come further by now must see that
+        -- this event goes before those of its key that follow.
         UPDATE outbox_delivery
-        SET crashes = 0, failures = 0, first_failed_at = NULL, not_before = NULL, park_reason = NULL, parked_at = NULL
+        SET crashes = 0, failures = 0, first_failed_at = NULL, not_before = clock_timestamp(), park_reason = NULL, parked_at = NULL
         WHERE id = ANY (decided);
     ELSE
         UPDATE outbox_delivery
@@ -283,10 +286,16 @@ BEGIN
         RETURN 'headers must be a JSON object';
     END IF;
     IF p_headers <> '{}' THEN
+        IF octet_length(p_headers::text) > 32768 THEN
+            RETURN format('headers have %s bytes, more than the 32768 that go along with a message', octet_length(p_headers::text));
+        END IF;
         num_bytes := num_bytes + octet_length(p_headers::text);
         FOR header IN SELECT name, value FROM jsonb_each(p_headers) AS h (name, value) LOOP
             IF header.name !~ '^[A-Za-z0-9_-]{1,64}$' OR header.name ~* '^(ce|nats)-' THEN
                 RETURN format('header name %L must be 1 to 64 of A-Z a-z 0-9 _ - and must not start with ce- or Nats-', header.name);
+            END IF;
+            IF header.name IN ('traceparent', 'tracestate') AND octet_length(header.value #>> '{}') > 512 THEN
+                RETURN format('header %s must have at most 512 bytes', header.name);
             END IF;
             IF jsonb_typeof(header.value) <> 'string' OR header.value #>> '{}' ~ '[[:cntrl:]]' THEN
                 RETURN format('header %s must be a string without control characters', header.name);

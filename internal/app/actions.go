@@ -211,12 +211,22 @@ func (actions *actions) open(ctx context.Context) (*pgxpool.Pool, error) {
 // openPool connects to a database and makes sure that it answers. maxConns is the
 // pool's bound, 0 for the URL's own.
 func openPool(ctx context.Context, databaseURL string, maxConns int32, name string) (*pgxpool.Pool, error) {
+	return openTunedPool(ctx, databaseURL, maxConns, name, nil)
+}
+
+// openTunedPool is openPool with settings of the planner that the URL does not give.
+func openTunedPool(ctx context.Context, databaseURL string, maxConns int32, name string, tuned map[string]string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, errors.New("read DATABASE_URL: it cannot be parsed; it looks like postgres://user:password@host:5432/database")
 	}
 	if maxConns > 0 {
 		config.MaxConns = maxConns
+	}
+	for setting, value := range tuned {
+		if config.ConnConfig.RuntimeParams[setting] == "" {
+			config.ConnConfig.RuntimeParams[setting] = value
+		}
 	}
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = name
@@ -226,6 +236,11 @@ func openPool(ctx context.Context, databaseURL string, maxConns int32, name stri
 	// planning each anew costs next to nothing.
 	if config.ConnConfig.RuntimeParams["plan_cache_mode"] == "" {
 		config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
+	}
+	// A process that freezes within a transaction must not keep others from its rows
+	// for longer than it would keep a lease. Ours never wait within one.
+	if config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] == "" {
+		config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "5s"
 	}
 	// Compiling a plan that runs for milliseconds takes longer than it saves.
 	if config.ConnConfig.RuntimeParams["jit"] == "" {

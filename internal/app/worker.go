@@ -55,6 +55,7 @@ type worker struct {
 
 	listener  net.Listener
 	pool      *pgxpool.Pool // of the services
+	drainPool *pgxpool.Pool // of the outbox's relay and sweeps
 	riverPool *pgxpool.Pool // of River alone: a starved one would lose the leadership first
 	publisher *natspublish.Publisher
 	monitor   *freshness.Monitor
@@ -88,6 +89,14 @@ func (worker *worker) assemble(ctx context.Context) error {
 	if err := checkSchema(ctx, worker.pool); err != nil {
 		return err
 	}
+	// Of thousands of rows it touches a few, by their ids: for that no plan is good
+	// that reads a whole table, however small the table looks, and the same plan is
+	// good each time.
+	worker.drainPool, err = openTunedPool(ctx, worker.options.databaseURL, 16, "truegreen outbox",
+		map[string]string{"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"})
+	if err != nil {
+		return err
+	}
 	if worker.riverPool, err = openPool(ctx, worker.options.databaseURL, 12, "truegreen river"); err != nil {
 		return err
 	}
@@ -118,7 +127,7 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 	if err != nil {
 		return err
 	}
-	relay, err := outbox.NewRelay(worker.pool, worker.publisher, recorder, outbox.Config{
+	relay, err := outbox.NewRelay(worker.drainPool, worker.publisher, recorder, outbox.Config{
 		AckTimeout:        worker.config.Outbox.AckTimeout,
 		BatchSize:         worker.config.Outbox.Batch,
 		LeaseTTL:          worker.config.Outbox.Lease,
@@ -155,7 +164,7 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 	if err := worker.makeRiver(registered, queues); err != nil {
 		return err
 	}
-	worker.sweeper = outbox.NewSweeper(worker.pool, worker.logger, outbox.SweeperConfig{
+	worker.sweeper = outbox.NewSweeper(worker.drainPool, worker.logger, outbox.SweeperConfig{
 		Interval:      worker.config.Outbox.Sweep,
 		ProofInterval: worker.config.Outbox.Interval,
 	})
@@ -196,7 +205,7 @@ func (worker *worker) watch() error {
 	worker.monitor, err = freshness.NewMonitor(worker.process, freshness.MonitorConfig{
 		DatabaseURL:   worker.options.databaseURL,
 		Logger:        worker.logger,
-		Pools:         map[string]freshness.PoolStat{"river": worker.riverPool, "services": worker.pool},
+		Pools:         map[string]freshness.PoolStat{"outbox": worker.drainPool, "river": worker.riverPool, "services": worker.pool},
 		SchemaVersion: latest,
 		Tick:          worker.config.Tick,
 		Version:       worker.options.version,
@@ -263,7 +272,7 @@ func (worker *worker) close() {
 	if worker.publisher != nil {
 		worker.publisher.Close()
 	}
-	for _, pool := range []*pgxpool.Pool{worker.riverPool, worker.pool} {
+	for _, pool := range []*pgxpool.Pool{worker.riverPool, worker.drainPool, worker.pool} {
 		if pool != nil {
 			pool.Close()
 		}

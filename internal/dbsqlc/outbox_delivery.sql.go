@@ -14,7 +14,7 @@ import (
 )
 
 const outboxDeliveryClaim = `-- name: OutboxDeliveryClaim :many
-WITH held AS (
+WITH held AS MATERIALIZED (
     SELECT
         held.key,
         min(held.place) AS first_place
@@ -25,8 +25,9 @@ WITH held AS (
         AND held.discarded_at IS NULL
         AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
         AND (
-            (held.parked_at IS NOT NULL AND $3::boolean)
-            OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
+            (held.parked_at IS NOT NULL AND $5::boolean)
+            -- What became due behind after_place holds its key until it is come to.
+            OR (held.parked_at IS NULL AND (held.not_before > statement_timestamp() OR held.place <= $4))
         )
     GROUP BY held.key
 ), claimed AS MATERIALIZED (
@@ -42,17 +43,17 @@ WITH held AS (
         AND delivery.published_at IS NULL
         AND delivery.parked_at IS NULL
         AND delivery.discarded_at IS NULL
-        AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
+        AND (delivery.not_before IS NULL OR delivery.not_before <= statement_timestamp())
         AND (held.key IS NULL OR delivery.place < held.first_place)
     ORDER BY delivery.place, delivery.id
-    LIMIT $5::integer
+    LIMIT $6::integer
 ), noted AS (
     UPDATE outbox_shard AS shard
     SET
         inflight_first = flight.first_place,
         inflight_last = flight.last_place,
         inflight_num = flight.num_events,
-        lease_expires_at = clock_timestamp() + $6::interval
+        lease_expires_at = clock_timestamp() + $7::interval
     FROM (
         SELECT
             min(claimed.place) AS first_place,
@@ -62,7 +63,7 @@ WITH held AS (
     ) AS flight
     WHERE shard.stream = $1
         AND shard.shard = $2
-        AND shard.lease_epoch = $7
+        AND shard.lease_epoch = $8
         AND shard.lease_owner IS NOT NULL
         AND flight.num_events > 0
     RETURNING shard.shard
@@ -73,10 +74,26 @@ SELECT
     event.created_at,
     event.event_id,
     event.headers,
+    (SELECT EXISTS (
+        SELECT
+        FROM outbox_delivery AS late
+        WHERE late.stream = $1
+            AND late.shard = $2
+            AND late.place > $3
+            AND late.place <= $4
+            AND late.published_at IS NULL
+            AND late.parked_at IS NULL
+            AND late.discarded_at IS NULL
+            -- Those that failed, and those behind them, hold their keys by themselves.
+            AND late.not_before IS NULL
+            AND NOT EXISTS (SELECT FROM held WHERE held.key = late.key)
+    ))::boolean AS is_late,
     event.key,
     event.key_seq,
     event.payload,
     claimed.place,
+    (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)::bigint AS snapshot_xmax,
+    (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint)::bigint AS snapshot_xmin,
     event.type
 FROM claimed
 JOIN outbox_event AS event ON event.id = claimed.id
@@ -87,24 +104,28 @@ ORDER BY claimed.place, claimed.id
 type OutboxDeliveryClaimParams struct {
 	Stream          string
 	Shard           int32
-	ParkedRowsBlock bool
+	SafePlace       int64
 	AfterPlace      int64
+	ParkedRowsBlock bool
 	MaxEvents       int32
 	LeaseTtl        time.Duration
 	LeaseEpoch      int64
 }
 
 type OutboxDeliveryClaimRow struct {
-	ID        int64
-	Attempts  int32
-	CreatedAt time.Time
-	EventID   uuid.UUID
-	Headers   json.RawMessage
-	Key       string
-	KeySeq    int64
-	Payload   json.RawMessage
-	Place     int64
-	Type      string
+	ID           int64
+	Attempts     int32
+	CreatedAt    time.Time
+	EventID      uuid.UUID
+	Headers      json.RawMessage
+	IsLate       bool
+	Key          string
+	KeySeq       int64
+	Payload      json.RawMessage
+	Place        int64
+	SnapshotXmax int64
+	SnapshotXmin int64
+	Type         string
 }
 
 // OutboxDeliveryClaim reads up to max_events due events of one shard, in order of
@@ -113,12 +134,20 @@ type OutboxDeliveryClaimRow struct {
 // once it was lost. Left out are events that wait after a failure of their own,
 // parked ones, and those behind such an event of their key, so that a failing key
 // never fills the batch.
+//
+// is_late says that an event above safe_place is due that stands at or below
+// after_place: its transaction took its place early and committed late. Later
+// events of its key may be in the claim, of which nothing must be sent then; it is
+// to be made again from place 0. Whatever stands at or below the last place of a
+// claim is seen by all claims whose snapshot_xmin is not below its snapshot_xmax: a
+// transaction has its number before it takes a place.
 func (q *Queries) OutboxDeliveryClaim(ctx context.Context, db DBTX, arg *OutboxDeliveryClaimParams) ([]*OutboxDeliveryClaimRow, error) {
 	rows, err := db.Query(ctx, outboxDeliveryClaim,
 		arg.Stream,
 		arg.Shard,
-		arg.ParkedRowsBlock,
+		arg.SafePlace,
 		arg.AfterPlace,
+		arg.ParkedRowsBlock,
 		arg.MaxEvents,
 		arg.LeaseTtl,
 		arg.LeaseEpoch,
@@ -136,10 +165,13 @@ func (q *Queries) OutboxDeliveryClaim(ctx context.Context, db DBTX, arg *OutboxD
 			&i.CreatedAt,
 			&i.EventID,
 			&i.Headers,
+			&i.IsLate,
 			&i.Key,
 			&i.KeySeq,
 			&i.Payload,
 			&i.Place,
+			&i.SnapshotXmax,
+			&i.SnapshotXmin,
 			&i.Type,
 		); err != nil {
 			return nil, err

@@ -43,6 +43,7 @@ type drain struct {
 	pass       Pass
 	relay      *Relay
 	result     DrainResult
+	seen       horizon
 	started    time.Time
 }
 
@@ -89,11 +90,19 @@ func (drain *drain) claim(ctx context.Context, db dbsqlc.DBTX) ([]Event, error) 
 			LeaseTtl:        drain.relay.config.LeaseTTL,
 			MaxEvents:       int32(drain.batchLimit),
 			ParkedRowsBlock: drain.pass.Stream.ParkedBlocks,
+			SafePlace:       drain.seen.safePlace,
 			Shard:           int32(drain.pass.Shard),
 			Stream:          drain.pass.Stream.Name,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("claim events: %w", err)
+		}
+		if len(rows) > 0 {
+			drain.seen.note(rows[len(rows)-1])
+		}
+		if len(rows) > 0 && rows[0].IsLate {
+			drain.afterPlace = 0
+			continue
 		}
 		events := make([]Event, 0, len(rows))
 		for _, row := range rows {
@@ -109,7 +118,6 @@ func (drain *drain) claim(ctx context.Context, db dbsqlc.DBTX) ([]Event, error) 
 			events = append(events, event)
 		}
 		if len(events) > 0 || len(rows) == 0 {
-			drain.result.note(events)
 			return events, nil
 		}
 	}
@@ -138,6 +146,7 @@ func (drain *drain) event(row *dbsqlc.OutboxDeliveryClaimRow) (Event, error) {
 // publish sends events, stores what became of each, and claims the next ones in
 // the same transaction.
 func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error) {
+	drain.result.note(events)
 	// A pass that is to stop still waits for the answers to this batch.
 	sendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain.relay.config.AckTimeout)
 	outcomes := drain.relay.publisher.Publish(sendCtx, events)
@@ -162,13 +171,18 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 	err := pgtx.Do(markCtx, drain.relay.pool, func(tx pgx.Tx) error {
 		var err error
 		leaseLost, err = drain.mark(markCtx, tx, settled)
-		if err != nil || leaseLost || drain.outage != nil || ctx.Err() != nil {
+		if err != nil {
 			return err
 		}
-		next, err = drain.claim(markCtx, tx)
-		return err
+		if !leaseLost && drain.outage == nil && ctx.Err() == nil {
+			if next, err = drain.claim(markCtx, tx); err != nil {
+				return err
+			}
+		}
+		return drain.record(markCtx, tx, settled, leaseLost)
 	})
 	if err != nil {
+		drain.giveBack(ctx)
 		return nil, fmt.Errorf("mark %d acknowledged and %d failed events, first id %d: %w",
 			len(settled.acknowledged.Ids), len(settled.failed.Ids), events[0].ID, err)
 	}

@@ -70,12 +70,25 @@ func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress
 	return progress, nil
 }
 
-// interrupt gives the shard to the next worker at once.
+// giveBack ends a lease whose last outcomes could not be stored, so that the next
+// leaseholder does not take this worker for dead. Where it fails too, the lease
+// runs out by itself.
+func (drain *drain) giveBack(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	_ = pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error { return drain.release(ctx, tx) })
+}
+
+// interrupt gives the shard to the next worker at once. A pass in which events failed
+// tells of them all the same.
 func (drain *drain) interrupt(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
 	defer cancel()
 	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error { return drain.release(ctx, tx) })
+	if drain.result.NumFailed > 0 {
+		return errors.Join(drain.failure(), err)
+	}
 	return errors.Join(fmt.Errorf("interrupted after %d acknowledged events: %w", drain.result.NumPublished, cause), err)
 }
 

@@ -120,14 +120,22 @@ func (drain *drain) mark(ctx context.Context, tx pgx.Tx, marks settled) (leaseLo
 	if numRows == 0 {
 		return true, nil
 	}
-	if len(marks.acknowledged.Ids) > 0 {
-		return false, nil
+	return false, nil
+}
+
+// record stores the progress that a batch is. It comes last in the transaction: all
+// shards of a stream write the same row, and the others wait for it until the
+// transaction ends.
+func (drain *drain) record(ctx context.Context, tx pgx.Tx, marks settled, leaseLost bool) error {
+	progress := freshness.Progress{Kind: freshness.Success, Loop: drain.pass.Stream.Loop(), NumItems: len(marks.acknowledged.Ids)}
+	switch {
+	case progress.NumItems > 0:
+	case drain.outage != nil && !leaseLost:
+		progress.Kind, progress.Err = freshness.Failure, drain.outage
+	default:
+		return nil
 	}
-	return false, drain.relay.recorder.Record(ctx, tx, freshness.Progress{
-		Err:  drain.outage,
-		Kind: freshness.Failure,
-		Loop: drain.pass.Stream.Loop(),
-	})
+	return drain.relay.recorder.Record(ctx, tx, progress)
 }
 
 // markFailed stores failures, and parks the events that need a person.
@@ -180,9 +188,5 @@ func (drain *drain) markPublished(ctx context.Context, tx pgx.Tx, marks settled)
 	if err != nil {
 		return fmt.Errorf("count acknowledgements: %w", err)
 	}
-	return drain.relay.recorder.Record(ctx, tx, freshness.Progress{
-		Kind:     freshness.Success,
-		Loop:     drain.pass.Stream.Loop(),
-		NumItems: len(marks.acknowledged.Ids),
-	})
+	return nil
 }

@@ -55,7 +55,7 @@ type Pass struct {
 
 // DrainResult counts what a pass did.
 type DrainResult struct {
-	FirstID      int64  `json:"first_id,omitempty"` // the lowest id that was claimed
+	FirstID      int64  `json:"first_id,omitempty"` // the lowest id that was sent
 	LastID       int64  `json:"last_id,omitempty"`  // the highest
 	NumDuplicate int    `json:"num_duplicate"`      // acknowledged, but known to the broker before
 	NumFailed    int    `json:"num_failed"`         // sent and not acknowledged
@@ -66,7 +66,7 @@ type DrainResult struct {
 	Yielded      bool   `json:"yielded"` // the shard was leased, or at rest
 }
 
-// note widens the range of what was claimed.
+// note widens the range of what was sent.
 func (result *DrainResult) note(events []Event) {
 	for i := range events {
 		if result.FirstID == 0 {

@@ -5,7 +5,14 @@
 -- once it was lost. Left out are events that wait after a failure of their own,
 -- parked ones, and those behind such an event of their key, so that a failing key
 -- never fills the batch.
-WITH held AS (
+--
+-- is_late says that an event above safe_place is due that stands at or below
+-- after_place: its transaction took its place early and committed late. Later
+-- events of its key may be in the claim, of which nothing must be sent then; it is
+-- to be made again from place 0. Whatever stands at or below the last place of a
+-- claim is seen by all claims whose snapshot_xmin is not below its snapshot_xmax: a
+-- transaction has its number before it takes a place.
+WITH held AS MATERIALIZED (
     SELECT
         held.key,
         min(held.place) AS first_place
@@ -17,7 +24,8 @@ WITH held AS (
         AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
         AND (
             (held.parked_at IS NOT NULL AND @parked_rows_block::boolean)
-            OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
+            -- What became due behind after_place holds its key until it is come to.
+            OR (held.parked_at IS NULL AND (held.not_before > statement_timestamp() OR held.place <= @after_place))
         )
     GROUP BY held.key
 ), claimed AS MATERIALIZED (
@@ -33,7 +41,7 @@ WITH held AS (
         AND delivery.published_at IS NULL
         AND delivery.parked_at IS NULL
         AND delivery.discarded_at IS NULL
-        AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
+        AND (delivery.not_before IS NULL OR delivery.not_before <= statement_timestamp())
         AND (held.key IS NULL OR delivery.place < held.first_place)
     ORDER BY delivery.place, delivery.id
     LIMIT @max_events::integer
@@ -64,10 +72,26 @@ SELECT
     event.created_at,
     event.event_id,
     event.headers,
+    (SELECT EXISTS (
+        SELECT
+        FROM outbox_delivery AS late
+        WHERE late.stream = @stream
+            AND late.shard = @shard
+            AND late.place > @safe_place
+            AND late.place <= @after_place
+            AND late.published_at IS NULL
+            AND late.parked_at IS NULL
+            AND late.discarded_at IS NULL
+            -- Those that failed, and those behind them, hold their keys by themselves.
+            AND late.not_before IS NULL
+            AND NOT EXISTS (SELECT FROM held WHERE held.key = late.key)
+    ))::boolean AS is_late,
     event.key,
     event.key_seq,
     event.payload,
     claimed.place,
+    (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)::bigint AS snapshot_xmax,
+    (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint)::bigint AS snapshot_xmin,
     event.type
 FROM claimed
 JOIN outbox_event AS event ON event.id = claimed.id
