@@ -56,5 +56,13 @@ $(GOLANGCI_LINT):
 	@mv bin/.lint/golangci-lint $@ && rmdir bin/.lint
 
 .PHONY: bench
-bench: ## Measures the outbox against its rivals, in one run (minutes).
-	go test ./bench -run '^$$' -bench . -benchtime 1x -timeout 30m
+bench: ## Measures the outbox against its rivals, in one run (half an hour).
+	go test ./bench -run '^$$' -bench . -benchtime 1x -timeout 90m
+
+.PHONY: bench/peers
+bench/peers: ## Measures other relays on the same rows and broker (minutes).
+	cd bench/peers && go test -run '^$$' -bench Drain -benchtime 1x -timeout 60m
+
+.PHONY: proof
+proof: ## Kills and freezes workers again and again (half an hour).
+	TRUEGREEN_PROOF=1 go test -count=1 -timeout 90m -v ./test/crash

@@ -67,16 +67,24 @@ func checkBroker(ctx context.Context, logger *slog.Logger, publisher *natspublis
 	var wrong []error
 	for _, stream := range streams {
 		lookCtx, cancel := context.WithTimeout(ctx, brokerTimeout)
-		durability, err := publisher.Check(lookCtx, streamSpec(config, stream, stream.MaxEventBytes))
+		report, err := publisher.Inspect(lookCtx, streamSpec(config, stream, stream.MaxEventBytes))
 		cancel()
 		switch {
+		case errors.Is(err, natspublish.ErrCredentials):
+			logger.WarnContext(ctx, "broker refuses the credentials, going on without it", slog.Any("error", err))
+			return nil
 		case errors.Is(err, natspublish.ErrUnreachable):
 			logger.WarnContext(ctx, "broker not reachable, going on without it", slog.Any("error", err))
 			return nil
 		case err != nil:
 			wrong = append(wrong, err)
 		default:
-			logger.InfoContext(ctx, "broker stream checked", slog.String("stream", natspublish.StreamName(stream.Name)), slog.String("durability", durability))
+			level := slog.LevelInfo
+			if report.IsAtRisk {
+				level = slog.LevelWarn
+			}
+			logger.LogAttrs(ctx, level, "broker stream checked",
+				slog.String("stream", natspublish.StreamName(stream.Name)), slog.String("durability", report.String()))
 		}
 	}
 	if len(wrong) > 0 {

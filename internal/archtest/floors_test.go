@@ -42,6 +42,7 @@ var places = map[string]place{
 	"internal/settlement":      {3, 0},
 	"internal/agent":           {2, 2},
 	"internal/audit":           {2, 0},
+	"internal/reconcile":       {2, 0},
 	"internal/rolling":         {2, 2},
 	"internal/wallet":          {2, 2},
 	"internal/outbox":          {2, 1},

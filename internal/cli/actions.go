@@ -10,6 +10,7 @@ import (
 // Actions are what the commands do. Each is called at most once per process, by
 // its command, after [Options.Read].
 type Actions interface {
+	OutboxActions
 	ProgrammeActions
 	SettlementActions
 

@@ -16,6 +16,7 @@ import (
 
 // fakeActions answers what a test put into it, and keeps what it was asked.
 type fakeActions struct {
+	fakeOutbox
 	fakeProgrammes
 	fakeSettlements
 

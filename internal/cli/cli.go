@@ -15,7 +15,7 @@ const (
 	ExitGood          = 0
 	ExitFailed        = 1  // any failure that has no code of its own
 	ExitDegraded      = 1  // status: it works, and something wants attention
-	ExitFindings      = 1  // audit: an invariant does not hold
+	ExitFindings      = 1  // audit, outbox reconcile: something is wrong; outbox status: something is parked
 	ExitBad           = 2  // status: something stands still; it or audit: could not be asked
 	ExitNoneDelivered = 2  // settlement run: every eligible credit failed
 	ExitPartial       = 3  // settlement run: some credits failed
@@ -120,7 +120,7 @@ func (p *program) root() *cobra.Command {
 		p.devCommand(), p.workerCommand(), p.brokerCommand(), p.migrateCommand(),
 		p.importCommand(), p.sampleCommand(), p.programmesCommand(), p.settlementCommand(),
 		p.statusCommand(), p.auditCommand(), p.healthcheckCommand(), p.loopsCommand(),
-		p.versionCommand(),
+		p.outboxCommand(), p.versionCommand(),
 	)
 	return root
 }

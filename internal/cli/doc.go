@@ -4,5 +4,6 @@
 //
 // Results go to standard output, one document of JSON with --json; errors and
 // progress go to standard error. The exit codes are [ExitGood], [ExitWrongUsage]
-// and [ExitFailed]; status, audit and settlement run have further ones.
+// and [ExitFailed]; status, audit, outbox status, outbox reconcile and settlement
+// run have further ones.
 package cli

@@ -182,15 +182,7 @@ func (report StatusReport) text() string {
 	}
 	text.WriteString("\n" + orNone(rows, "no loop is registered: no worker ever started on this database\n"))
 
-	rows = [][]string{{"STREAM", "PENDING", "DELAYED", "BLOCKED", "PARKED", "PUBLISHED", "OLDEST DUE", "LAST ACKNOWLEDGED"}}
-	for _, stream := range report.Streams {
-		row := []string{stream.Name}
-		for _, count := range []int64{stream.Pending, stream.Delayed, stream.Blocked, stream.Parked, stream.Published} {
-			row = append(row, strconv.FormatInt(count, 10))
-		}
-		rows = append(rows, append(row, ageOr(stream.OldestDueAge, "-", ""), ageOr(stream.LastPublishedAge, "never", " ago")))
-	}
-	text.WriteString("\n" + orNone(rows, "no streams\n"))
+	text.WriteString("\n" + streamTable(report.Streams))
 
 	rows = [][]string{{"WORKER", "READY", "SEEN", "QUEUES", "REASONS"}}
 	for _, worker := range report.Workers {
@@ -205,6 +197,19 @@ func (report StatusReport) text() string {
 	}
 	text.WriteString("\n" + orNone(rows, "no worker was seen lately\n"))
 	return text.String()
+}
+
+// streamTable counts the events of streams.
+func streamTable(streams []StreamStatus) string {
+	rows := [][]string{{"STREAM", "PENDING", "DELAYED", "BLOCKED", "PARKED", "PUBLISHED", "OLDEST DUE", "LAST ACKNOWLEDGED"}}
+	for _, stream := range streams {
+		row := []string{stream.Name}
+		for _, count := range []int64{stream.Pending, stream.Delayed, stream.Blocked, stream.Parked, stream.Published} {
+			row = append(row, strconv.FormatInt(count, 10))
+		}
+		rows = append(rows, append(row, ageOr(stream.OldestDueAge, "-", ""), ageOr(stream.LastPublishedAge, "never", " ago")))
+	}
+	return orNone(rows, "no streams\n")
 }
 
 // orNone is the table of rows, or none when there is only the header.

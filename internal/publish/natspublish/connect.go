@@ -6,32 +6,42 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// maxPending is how many messages may wait for their acknowledgement in one
-// process: every shard of every stream at the largest batch size, and more.
-const maxPending = 1 << 18
+const (
+	// defaultAckTimeout is the default of [Config.AckTimeout].
+	defaultAckTimeout = 3 * time.Second
+
+	// firstLookTimeout bounds the wait for the first connection, or the reason why
+	// there is none.
+	firstLookTimeout = 2 * time.Second
+)
 
 // Config are the settings of a [Publisher].
 type Config struct {
-	// AckTimeout is how long one message may wait for its acknowledgement before
-	// it is given up on. Not below the relay's.
+	// AckTimeout is how long one call of [Publisher.Publish] may take if its context
+	// does not say. Defaults to 3 s.
 	AckTimeout time.Duration
 
-	// URL is where the servers are: nats://host:port, several joined by commas.
+	// URL is where the servers are: nats://host:port, several joined by commas. It
+	// may hold credentials, which show up in no error and no log line.
 	URL string
 }
 
 // Publisher is an outbox.Publisher for JetStream.
 type Publisher struct {
-	conn   *nats.Conn
-	js     jetstream.JetStream
-	logger *slog.Logger
-	opts   []jetstream.PublishOpt
+	ackTimeout time.Duration
+	conn       *nats.Conn
+	inbox      *inbox
+	js         jetstream.JetStream
+	lastError  atomic.Pointer[error] // of connecting; nil while connected
+	logger     *slog.Logger
+	support    *support
 }
 
 // Connect returns a publisher. It does not need the broker to be there: it goes
@@ -41,55 +51,95 @@ func Connect(logger *slog.Logger, config Config) (*Publisher, error) {
 	if err := checkURL(config.URL); err != nil {
 		return nil, fmt.Errorf("connect to broker: %w", err)
 	}
-	conn, err := nats.Connect(config.URL,
+	if config.AckTimeout <= 0 {
+		config.AckTimeout = defaultAckTimeout
+	}
+	publisher := &Publisher{ackTimeout: config.AckTimeout, inbox: newInbox(), logger: logger, support: newSupport()}
+	looked := make(chan struct{}, 1)
+	conn, err := nats.Connect(config.URL, publisher.options(looked)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to broker: %w", withoutURL(err))
+	}
+	publisher.conn = conn
+	if !conn.IsConnected() {
+		// Whether nobody is there or we are not let in is known in a moment.
+		select {
+		case <-looked:
+		case <-time.After(firstLookTimeout):
+		}
+	}
+	if err := publisher.inbox.subscribe(conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("connect to broker: %w", err)
+	}
+	if publisher.js, err = jetstream.New(conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return publisher, nil
+}
+
+// options are those of the connection. It fills looked after the first attempt.
+func (publisher *Publisher) options(looked chan<- struct{}) []nats.Option {
+	logger := publisher.logger
+	tried := func(err *error) {
+		publisher.lastError.Store(err)
+		select {
+		case looked <- struct{}{}:
+		default:
+		}
+	}
+	return []nats.Option{
 		nats.Name("truegreen"),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		// Credentials may be mended while we wait, as anything else.
 		nats.IgnoreAuthErrorAbort(),
-		nats.ReconnectWait(250*time.Millisecond),
+		nats.ReconnectWait(250 * time.Millisecond),
 		// What is buffered while disconnected may be sent after we gave up on it.
 		nats.ReconnectBufSize(-1),
-		nats.PingInterval(5*time.Second),
+		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		// A server that reads nothing must not hold a call for much longer than its
+		// time. What is left of a half-written message makes the connection useless.
+		nats.FlusherTimeout(publisher.ackTimeout / 2),
+		nats.ReconnectOnFlusherError(),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { tried(&err) }),
+		nats.DisconnectErrHandler(func(conn *nats.Conn, err error) {
+			publisher.loseAnswers(conn)
 			if err != nil {
-				logger.Warn("broker connection lost", slog.Any("error", err))
+				logger.Warn("broker connection lost", slog.Any("error", withoutURL(err)))
 			}
 		}),
 		nats.ConnectHandler(func(conn *nats.Conn) {
+			tried(nil)
 			logger.Info("broker connected", slog.String("broker", conn.ConnectedAddr()))
 		}),
 		nats.ReconnectHandler(func(conn *nats.Conn) {
+			tried(nil)
 			logger.Info("broker connected again", slog.String("broker", conn.ConnectedAddr()))
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			logger.Warn("broker connection error", slog.Any("error", err))
+			logger.Warn("broker connection error", slog.Any("error", withoutURL(err)))
 		}),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("connect to broker: %w", err)
 	}
-	js, err := jetstream.New(conn,
-		jetstream.WithPublishAsyncMaxPending(maxPending),
-		jetstream.WithPublishAsyncTimeout(config.AckTimeout),
-	)
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("open JetStream: %w", err)
+}
+
+// loseAnswers ends the wait for answers that can't come any more, once those that
+// came are delivered.
+func (publisher *Publisher) loseAnswers(conn *nats.Conn) {
+	if err := conn.Barrier(publisher.inbox.lose); err != nil {
+		publisher.inbox.lose()
 	}
-	return &Publisher{
-		conn:   conn,
-		js:     js,
-		logger: logger,
-		// The client's own retries would let later events of a key pass by.
-		opts: []jetstream.PublishOpt{jetstream.WithRetryAttempts(0), jetstream.WithStallWait(config.AckTimeout)},
-	}, nil
 }
 
 // Close ends the connection. Events in flight become ambiguous.
-func (publisher *Publisher) Close() { publisher.conn.Close() }
+func (publisher *Publisher) Close() {
+	publisher.conn.Close()
+	publisher.inbox.lose()
+}
 
+// checkURL never quotes what it refuses: it may hold a password anywhere.
 func checkURL(servers string) error {
 	if servers == "" {
 		return errors.New("no URL given; it looks like nats://host:4222")
@@ -99,9 +149,18 @@ func checkURL(servers string) error {
 		if err != nil {
 			return errors.New("the URL cannot be read; it looks like nats://host:4222")
 		}
-		if parsed.Scheme != "nats" && parsed.Scheme != "tls" || parsed.Host == "" {
-			return fmt.Errorf("the URL looks like nats://host:4222 or tls://host:4222, got %s", parsed.Redacted())
+		if parsed.Scheme != "nats" && parsed.Scheme != "tls" || parsed.Hostname() == "" {
+			return errors.New("the URL looks like nats://host:4222 or tls://host:4222, which this one does not")
 		}
 	}
 	return nil
+}
+
+// withoutURL keeps the URL, and what is secret in it, out of an error's text.
+func withoutURL(err error) error {
+	var parseErr *url.Error
+	if errors.As(err, &parseErr) {
+		return errors.New("the URL cannot be read; it looks like nats://host:4222")
+	}
+	return err
 }

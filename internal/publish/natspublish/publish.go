@@ -3,216 +3,188 @@ package natspublish
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
+	"strconv"
 	"time"
-
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"truegreen/internal/outbox"
 )
 
-// Error codes of JetStream's API.
 const (
-	codeAccountFull            jetstream.ErrorCode = 10002
-	codeExpectedStreamMismatch jetstream.ErrorCode = 10060
-	codeMessageTooLarge        jetstream.ErrorCode = 10054
-	codeStreamSealed           jetstream.ErrorCode = 10109
+	// maxInFlight is how many messages of one call may wait for their answers: more
+	// gains nothing, and the broker drops what it has no room for.
+	maxInFlight = 4096
+
+	// sendCheck is after how many messages of a batch the time and the answers are
+	// looked at.
+	sendCheck = 64
 )
 
-var errBlockedByEarlier = errors.New("an earlier event of its key did not go")
-
-// stallCheck is how long the oldest message in flight may keep its answer back
-// before those behind it are looked at.
-const stallCheck = 2 * time.Millisecond
-
-// flight is one message that waits for its acknowledgement.
-type flight struct {
-	future jetstream.PubAckFuture
-	index  int // into the batch
-}
-
-// batch is one call of Publish.
-type batch struct {
+// call is one call of Publish. Its fields belong to the goroutine of the caller.
+type call struct {
+	*plan
+	answers   []answer // taken from box, and its spare room
+	box       *mailbox
+	chunk     *chunk // the batch in flight; nil for none
+	encoder   *encoder
 	events    []outbox.Event
-	inFlight  []flight // in order of sending
-	next      []int    // see chain
+	inFlight  int // messages that went by themselves and have no answer
 	outcomes  []outbox.Outcome
 	publisher *Publisher
-	sendUntil time.Time // when nothing more is sent; zero for no such time
+	ready     []int     // may go by themselves, as soon as there is room
+	sendUntil time.Time // when nothing more is sent
+	serial    int       // of the last batch
+	waiting   []bool    // went by itself and has no answer
 }
 
-// Publish sends events, many keys at once and one event per key at a time; see
-// [outbox.Publisher].
+// Publish sends events; see [outbox.Publisher]. Many events, or many of one key,
+// go in atomic batches where the stream takes them; all others go one at a time
+// per key and many keys at once, and so do the keys of events that the broker may
+// have. Where the broker refuses a batch its events go one at a time too, so that
+// each meets its own answer.
 //
 // In the second half of its time it sends nothing more, so that what it has sent
 // has the time to be answered: an event that is cut off in flight looks like one
-// that the broker does not take.
+// that the broker does not take. Without a deadline the time is
+// [Config.AckTimeout].
 func (publisher *Publisher) Publish(ctx context.Context, events []outbox.Event) []outbox.Outcome {
-	next, first := chain(events)
-	b := &batch{
+	now := time.Now()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = now.Add(publisher.ackTimeout)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	c := &call{
+		box:       publisher.inbox.open(),
+		encoder:   newEncoder(),
 		events:    events,
-		inFlight:  make([]flight, 0, len(first)),
-		next:      next,
 		outcomes:  make([]outbox.Outcome, len(events)),
+		plan:      newPlan(events, publisher.maxBatchedBytes()),
 		publisher: publisher,
+		sendUntil: now.Add(deadline.Sub(now) / 2),
+		waiting:   make([]bool, len(events)),
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		now := time.Now()
-		b.sendUntil = now.Add(deadline.Sub(now) / 2)
-	}
-	for _, index := range first {
-		b.send(ctx, index)
-	}
-	b.await(ctx)
-	for i := range b.outcomes {
-		if b.outcomes[i].Class == "" {
-			b.outcomes[i] = outbox.Outcome{Class: outbox.ClassNotSent, Err: errBlockedByEarlier}
+	defer c.box.close()
+	c.ready = c.first
+	c.run(ctx)
+	for i := range c.outcomes {
+		if c.outcomes[i].Class == "" {
+			c.outcomes[i] = outbox.Outcome{Class: outbox.ClassNotSent, Err: c.whyNotSent(i)}
 		}
 	}
-	return b.outcomes
+	return c.outcomes
 }
 
-func (b *batch) send(ctx context.Context, index int) {
-	if !b.sendUntil.IsZero() && time.Now().After(b.sendUntil) {
-		b.outcomes[index] = sendFailure(context.DeadlineExceeded)
-		return
-	}
-	future, err := b.publisher.send(ctx, &b.events[index])
-	if err != nil {
-		b.outcomes[index] = sendFailure(err)
-		return
-	}
-	b.inFlight = append(b.inFlight, flight{future: future, index: index})
-}
-
-// await takes the answers, mostly in the order of sending, which is about the
-// order in which they come; each lets the next event of its key go. While the
-// oldest keeps its answer back, the others are served all the same: one that is
-// never acknowledged holds back its own key and no other.
-func (b *batch) await(ctx context.Context) {
-	ticker := time.NewTicker(stallCheck)
-	defer ticker.Stop()
-	for len(b.inFlight) > 0 {
-		oldest := b.inFlight[0]
+func (c *call) run(ctx context.Context) {
+	for {
+		c.sendReady(ctx)
+		c.sendChunk(ctx)
+		if len(c.ready) > 0 && c.inFlight < maxInFlight {
+			continue // what a batch did not take
+		}
+		if c.inFlight == 0 && c.chunk == nil {
+			return
+		}
 		select {
-		case ack := <-oldest.future.Ok():
-			b.inFlight = b.inFlight[1:]
-			b.settle(ctx, oldest.index, acknowledged(ack, b.streamOf(oldest)))
-		case err := <-oldest.future.Err():
-			b.inFlight = b.inFlight[1:]
-			b.settle(ctx, oldest.index, refusal(err))
-		case <-ticker.C:
-			b.serveAnswered(ctx)
+		case <-c.box.arrived:
+			c.receive()
 		case <-ctx.Done():
 			// Answers may have come all the same.
-			b.serveAnswered(ctx)
-			for _, silent := range b.inFlight {
-				b.outcomes[silent.index] = outbox.Outcome{Class: outbox.ClassAmbiguous, Err: errors.New("the broker did not acknowledge in time")}
-			}
+			c.receive()
+			c.lose(errNoAnswer)
 			return
 		}
 	}
 }
 
-// serveAnswered settles what is answered, wherever it stands.
-func (b *batch) serveAnswered(ctx context.Context) {
-	before := b.inFlight
-	b.inFlight = make([]flight, 0, len(before))
-	for _, waiting := range before {
-		select {
-		case ack := <-waiting.future.Ok():
-			b.settle(ctx, waiting.index, acknowledged(ack, b.streamOf(waiting)))
-		case err := <-waiting.future.Err():
-			b.settle(ctx, waiting.index, refusal(err))
-		default:
-			b.inFlight = append(b.inFlight, waiting)
+// isOver reports that nothing more is to be sent.
+func (c *call) isOver(ctx context.Context) bool {
+	return ctx.Err() != nil || time.Now().After(c.sendUntil)
+}
+
+// sendReady sends what may go by itself, as far as there is room.
+func (c *call) sendReady(ctx context.Context) {
+	for len(c.ready) > 0 && c.inFlight < maxInFlight {
+		index := c.ready[0]
+		c.ready = c.ready[1:]
+		if c.isOver(ctx) {
+			c.outcomes[index] = c.publisher.sendFailure(context.DeadlineExceeded)
+			continue
+		}
+		msg := c.encoder.encode(&c.events[index], c.box.prefix, strconv.Itoa(index), 0)
+		if err := c.publisher.conn.PublishMsg(msg); err != nil {
+			c.outcomes[index] = c.publisher.sendFailure(err)
+			continue
+		}
+		c.waiting[index] = true
+		c.inFlight++
+	}
+}
+
+// receive takes the answers that came.
+func (c *call) receive() {
+	answers, lost := c.box.take(c.answers)
+	for _, one := range answers {
+		if kind, serial, ok := readBatchAnswer(one.what); ok {
+			c.receiveOfBatch(kind, serial, one.msg)
+		} else if index, err := strconv.Atoi(one.what); err == nil && index < len(c.events) {
+			c.receiveOne(index, one)
 		}
 	}
+	clear(answers)
+	c.answers = answers
+	if lost {
+		c.publisher.support.forget()
+		c.lose(errors.New("the connection broke before the broker answered"))
+	}
+}
+
+func (c *call) receiveOne(index int, one answer) {
+	if c.waiting[index] {
+		c.waiting[index] = false
+		c.inFlight--
+	}
+	stream := c.encoder.streamName(c.events[index].Stream)
+	got, err := readAnswer(one.msg, stream)
+	if err != nil {
+		c.settle(index, refusal(err))
+		return
+	}
+	c.settle(index, acknowledged(got, stream))
 }
 
 // settle notes an outcome, and lets the next event of the key go if this one
-// went.
-func (b *batch) settle(ctx context.Context, index int, outcome outbox.Outcome) {
-	b.outcomes[index] = outcome
-	if following := b.next[index]; following > 0 && outcome.Class == outbox.ClassAcknowledged {
-		b.send(ctx, following)
+// went and the next is not to go in a batch.
+func (c *call) settle(index int, outcome outbox.Outcome) {
+	c.outcomes[index] = outcome
+	if outcome.Class != outbox.ClassAcknowledged {
+		return
+	}
+	if next := c.next[index]; next != none && !c.atomic[next] {
+		c.ready = append(c.ready, next)
 	}
 }
 
-func (b *batch) streamOf(waiting flight) string { return StreamName(b.events[waiting.index].Stream) }
-
-// chain returns for each event the index of the next one of its key, 0 for none,
-// and the first event of each key.
-func chain(events []outbox.Event) (next, first []int) {
-	type keyOfStream struct{ stream, key string }
-	next = make([]int, len(events))
-	first = make([]int, 0, len(events))
-	last := make(map[keyOfStream]int, len(events))
-	for i := range events {
-		key := keyOfStream{stream: events[i].Stream, key: events[i].Key}
-		if before, seen := last[key]; seen {
-			next[before] = i
-		} else {
-			first = append(first, i)
-		}
-		last[key] = i
-	}
-	return next, first
-}
-
-func (publisher *Publisher) send(ctx context.Context, event *outbox.Event) (jetstream.PubAckFuture, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err //nolint:wrapcheck // classified by sendFailure
-	}
-	return publisher.js.PublishMsgAsync(message(event), publisher.opts...) //nolint:wrapcheck // same
-}
-
-// sendFailure classifies an error of sending: nothing has left.
-func sendFailure(err error) outbox.Outcome {
-	switch {
-	case errors.Is(err, nats.ErrMaxPayload):
-		return outbox.Outcome{Class: outbox.ClassPermanent, Err: fmt.Errorf("larger than the broker's max_payload: %w", err)}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return outbox.Outcome{Class: outbox.ClassNotSent, Err: errors.New("the time for this batch was over")}
-	case errors.Is(err, nats.ErrReconnectBufExceeded):
-		return outbox.Outcome{Class: outbox.ClassInfrastructure, Err: errors.New("the broker is not connected")}
-	}
-	return outbox.Outcome{Class: outbox.ClassInfrastructure, Err: fmt.Errorf("send to broker: %w", err)}
-}
-
-func acknowledged(ack *jetstream.PubAck, stream string) outbox.Outcome {
-	if ack.Stream != stream || ack.Sequence == 0 {
-		return outbox.Outcome{
-			Class: outbox.ClassInfrastructure,
-			Err:   fmt.Errorf("stream %s acknowledged at sequence %d instead of stream %s; run 'truegreen broker provision'", ack.Stream, ack.Sequence, stream),
+// lose settles what is in flight: it gets no answer any more.
+func (c *call) lose(why error) {
+	why = c.publisher.explained(why)
+	outcome := outbox.Outcome{Class: outbox.ClassAmbiguous, Err: why}
+	for index, waits := range c.waiting {
+		if waits {
+			c.waiting[index] = false
+			c.outcomes[index] = outcome
 		}
 	}
-	return outbox.Outcome{
-		BrokerRef: fmt.Sprintf("%s/%d", ack.Stream, ack.Sequence),
-		Class:     outbox.ClassAcknowledged,
-		Duplicate: ack.Duplicate,
-	}
+	c.inFlight = 0
+	c.loseChunk(outcome)
 }
 
-// refusal classifies an answer that is no acknowledgement, or its absence.
-func refusal(err error) outbox.Outcome {
-	var apiErr *jetstream.APIError
-	switch {
-	case errors.Is(err, jetstream.ErrNoStreamResponse):
-		return outbox.Outcome{Class: outbox.ClassInfrastructure, Err: errors.New("no stream takes this subject; run 'truegreen broker provision'")}
-	case errors.Is(err, jetstream.ErrAsyncPublishTimeout):
-		return outbox.Outcome{Class: outbox.ClassAmbiguous, Err: errors.New("the broker did not acknowledge in time")}
-	case !errors.As(err, &apiErr):
-		// The connection broke, or the answer could not be read.
-		return outbox.Outcome{Class: outbox.ClassAmbiguous, Err: fmt.Errorf("await acknowledgement: %w", err)}
-	case apiErr.ErrorCode == codeMessageTooLarge:
-		return outbox.Outcome{Class: outbox.ClassPermanent, Err: fmt.Errorf("refused by the broker: %w", apiErr)}
-	case apiErr.ErrorCode == codeAccountFull, apiErr.ErrorCode == codeExpectedStreamMismatch,
-		apiErr.ErrorCode == codeStreamSealed, apiErr.Code >= http.StatusInternalServerError:
-		// Another stream's subject, a full stream or disk, no leader.
-		return outbox.Outcome{Class: outbox.ClassInfrastructure, Err: fmt.Errorf("refused by the broker: %w", apiErr)}
+// whyNotSent says why an event was not even tried.
+func (c *call) whyNotSent(index int) error {
+	before := c.previous[index]
+	if before != none && c.outcomes[before].Class != outbox.ClassAcknowledged {
+		return errBlockedByEarlier
 	}
-	return outbox.Outcome{Class: outbox.ClassRow, Err: fmt.Errorf("refused by the broker: %w", apiErr)}
+	return errTimeOver
 }

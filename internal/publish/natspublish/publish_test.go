@@ -4,90 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
-	"truegreen/internal/devstack"
 	"truegreen/internal/outbox"
-	"truegreen/internal/publish/natspublish"
 )
-
-const ackTimeout = 2 * time.Second
-
-type testBundle struct {
-	js        jetstream.JetStream
-	publisher *natspublish.Publisher
-	server    *devstack.NATS
-}
-
-func walletSpec() natspublish.StreamSpec {
-	return natspublish.StreamSpec{MaxEventBytes: 512 << 10, MinDuplicates: 20 * time.Second, Stream: outbox.StreamWallet}
-}
-
-func setup(ctx context.Context, t *testing.T) *testBundle {
-	t.Helper()
-	server, err := devstack.StartNATS(devstack.NATSConfig{StoreDir: t.TempDir()})
-	require.NoError(t, err)
-	t.Cleanup(server.Stop)
-
-	bundle := &testBundle{publisher: connect(t, server.URL()), server: server}
-	_, err = bundle.publisher.Provision(ctx, walletSpec())
-	require.NoError(t, err)
-
-	conn, err := nats.Connect(server.URL())
-	require.NoError(t, err)
-	t.Cleanup(conn.Close)
-	bundle.js, err = jetstream.New(conn)
-	require.NoError(t, err)
-	return bundle
-}
-
-func connect(t *testing.T, url string) *natspublish.Publisher {
-	t.Helper()
-	publisher, err := natspublish.Connect(slog.New(slog.DiscardHandler), natspublish.Config{AckTimeout: ackTimeout, URL: url})
-	require.NoError(t, err)
-	t.Cleanup(publisher.Close)
-	return publisher
-}
-
-func event(key string, keySeq int64) outbox.Event {
-	return outbox.Event{
-		CreatedAt: time.Date(2026, 11, 2, 3, 4, 5, 6000, time.UTC),
-		EventID:   uuid.New(),
-		Key:       key,
-		KeySeq:    keySeq,
-		Payload:   json.RawMessage(`{"amount":"1000"}`),
-		Stream:    outbox.StreamWallet,
-		Type:      "wallet.deposited.v1",
-	}
-}
-
-// publish sends with the deadline that the relay would set.
-func publish(ctx context.Context, publisher *natspublish.Publisher, events ...outbox.Event) []outbox.Outcome {
-	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
-	defer cancel()
-	return publisher.Publish(ctx, events)
-}
-
-// update changes the stream behind the publisher's back.
-func (bundle *testBundle) update(ctx context.Context, t *testing.T, change func(*jetstream.StreamConfig)) {
-	t.Helper()
-	stream, err := bundle.js.Stream(ctx, "TRUEGREEN_WALLET")
-	require.NoError(t, err)
-	config := stream.CachedInfo().Config
-	change(&config)
-	_, err = bundle.js.UpdateStream(ctx, config)
-	require.NoError(t, err)
-}
 
 func TestPublisher_Publish(t *testing.T) {
 	t.Parallel()
@@ -230,12 +155,12 @@ func TestPublisher_Publish(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
 		bundle := setup(ctx, t)
-		proxy := startMutingProxy(t, strings.TrimPrefix(bundle.server.URL(), "nats://"))
-		publisher := connect(t, "nats://"+proxy.addr)
+		proxy := startProxy(t, bundle.server.URL(), nil)
+		publisher := connect(t, proxy.url)
 		require.Equal(t, outbox.ClassAcknowledged, publish(ctx, publisher, event("p-1", 1))[0].Class)
 
 		proxy.mute()
-		outcomes := publish(ctx, publisher, event("p-2", 1), event("p-2", 2))
+		outcomes := publishBriefly(ctx, publisher, event("p-2", 1), event("p-2", 2))
 		require.Equal(t, outbox.ClassAmbiguous, outcomes[0].Class)
 		require.Equal(t, outbox.ClassNotSent, outcomes[1].Class)
 		// It did arrive: that is what ambiguous means.
@@ -257,7 +182,7 @@ func TestPublisher_Publish(t *testing.T) {
 			events = append(events, event("p-2", seq+1))
 		}
 
-		outcomes := publish(ctx, bundle.publisher, events...)
+		outcomes := publishBriefly(ctx, bundle.publisher, events...)
 		require.Equal(t, outbox.ClassAmbiguous, outcomes[0].Class)
 		require.Equal(t, outbox.ClassNotSent, outcomes[1].Class)
 		for _, outcome := range outcomes[2:] {
@@ -271,15 +196,16 @@ func TestPublisher_Publish(t *testing.T) {
 		bundle := setup(ctx, t)
 		// One key, and a way to the broker that takes a while: what its time does not
 		// suffice for is left, and nothing is cut off in flight.
-		slow := startSlowProxy(t, strings.TrimPrefix(bundle.server.URL(), "nats://"), 50*time.Millisecond)
-		publisher := connect(t, "nats://"+slow)
+		slow := startProxy(t, bundle.server.URL(), func(p *proxy) { p.delay.Store(int64(50 * time.Millisecond)) })
+		publisher := connect(t, slow.url)
 		require.Equal(t, outbox.ClassAcknowledged, publish(ctx, publisher, event("p-1", 1))[0].Class)
 		events := make([]outbox.Event, 200)
 		for i := range events {
 			events[i] = event("p-1", int64(i+2))
+			events[i].MaybeSent = true // or else they go in one batch
 		}
 		classes := make(map[outbox.Class]int)
-		for _, outcome := range publish(ctx, publisher, events...) {
+		for _, outcome := range publishBriefly(ctx, publisher, events...) {
 			classes[outcome.Class]++
 		}
 		require.Positive(t, classes[outbox.ClassAcknowledged])
@@ -297,95 +223,4 @@ func TestPublisher_Publish(t *testing.T) {
 		require.Equal(t, outbox.ClassNotSent, outcomes[0].Class)
 		require.Len(t, bundle.messages(t.Context(), t), 1)
 	})
-}
-
-// messages reads the whole stream, from its first sequence.
-func (bundle *testBundle) messages(ctx context.Context, t *testing.T) []jetstream.Msg {
-	t.Helper()
-	stream, err := bundle.js.Stream(ctx, "TRUEGREEN_WALLET")
-	require.NoError(t, err)
-	if stream.CachedInfo().State.Msgs == 0 {
-		return nil
-	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
-	require.NoError(t, err)
-	batch, err := consumer.Fetch(int(stream.CachedInfo().State.Msgs))
-	require.NoError(t, err)
-	var messages []jetstream.Msg
-	for message := range batch.Messages() {
-		messages = append(messages, message)
-	}
-	require.NoError(t, batch.Error())
-	return messages
-}
-
-// mutingProxy forwards both ways until it is muted; then only towards the server.
-type mutingProxy struct {
-	addr  string
-	muted chan struct{}
-}
-
-func startMutingProxy(t *testing.T, target string) *mutingProxy {
-	t.Helper()
-	proxy := &mutingProxy{muted: make(chan struct{})}
-	proxy.addr = startProxy(t, target, func(client io.Writer) io.Writer { return mutable{client, proxy.muted} })
-	return proxy
-}
-
-// startSlowProxy lets every answer of the server take a while.
-func startSlowProxy(t *testing.T, target string, delay time.Duration) (addr string) {
-	t.Helper()
-	return startProxy(t, target, func(client io.Writer) io.Writer { return delayed{client, delay} })
-}
-
-// startProxy forwards connections to target; toClient wraps the way back.
-func startProxy(t *testing.T, target string, toClient func(client io.Writer) io.Writer) (addr string) {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", target) //nolint:noctx // ends with the listener's connections
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			go func() { _, _ = io.Copy(server, client); _ = server.Close() }()
-			go func() { _, _ = io.Copy(toClient(client), server); _ = client.Close() }()
-		}
-	}()
-	return listener.Addr().String()
-}
-
-// delayed writes everything a little later.
-type delayed struct {
-	io.Writer
-	delay time.Duration
-}
-
-func (writer delayed) Write(data []byte) (int, error) {
-	<-time.After(writer.delay)
-	return writer.Writer.Write(data)
-}
-
-func (proxy *mutingProxy) mute() { close(proxy.muted) }
-
-// mutable drops what is written to it once muted is closed.
-type mutable struct {
-	io.Writer
-	muted <-chan struct{}
-}
-
-func (writer mutable) Write(data []byte) (int, error) {
-	select {
-	case <-writer.muted:
-		return len(data), nil
-	default:
-		return writer.Writer.Write(data)
-	}
 }

@@ -1,0 +1,239 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/app"
+	"truegreen/internal/cli"
+	"truegreen/internal/dbtest"
+	"truegreen/internal/devstack"
+	"truegreen/internal/outbox"
+	"truegreen/internal/publish/natspublish"
+)
+
+// testBundle is a database and a broker, for commands to be run on.
+type testBundle struct {
+	broker *devstack.NATS
+	db     *dbtest.DB
+	errOut bytes.Buffer
+	out    bytes.Buffer
+}
+
+func setup(ctx context.Context, t *testing.T) *testBundle {
+	t.Helper()
+	broker, err := devstack.StartNATS(devstack.NATSConfig{StoreDir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(broker.Stop)
+	bundle := &testBundle{broker: broker, db: dbtest.Database(ctx, t)}
+	require.Equal(t, cli.ExitGood, bundle.run(ctx, "broker", "provision"), bundle.errOut.String())
+	return bundle
+}
+
+func (bundle *testBundle) run(ctx context.Context, args ...string) int {
+	bundle.errOut.Reset()
+	bundle.out.Reset()
+	return app.Run(ctx, app.Host{
+		Environ: []string{"DATABASE_URL=" + bundle.db.URL, "TRUEGREEN_BROKER=" + bundle.broker.URL()},
+		Streams: cli.Streams{Err: &bundle.errOut, In: &bytes.Buffer{}, Out: &bundle.out},
+		User:    "ana",
+	}, args)
+}
+
+// publish appends events of stream wallet, sends them, and marks them as a worker
+// would.
+func (bundle *testBundle) publish(ctx context.Context, t *testing.T, numEvents int) []outbox.Event {
+	t.Helper()
+	publisher, err := natspublish.Connect(slog.New(slog.NewTextHandler(io.Discard, nil)), natspublish.Config{AckTimeout: 5 * time.Second, URL: bundle.broker.URL()})
+	require.NoError(t, err)
+	defer publisher.Close()
+	for seq := range numEvents {
+		_, err := bundle.db.Pool.Exec(ctx, `SELECT outbox_append('wallet', 'p-1/KRW', 'wallet.credited.v1', '{"n":1}', '{}', $1)`, seq+1)
+		require.NoError(t, err)
+	}
+	rows, err := bundle.db.Pool.Query(ctx, `SELECT created_at, event_id, id, key, key_seq, payload, stream, type FROM outbox_event ORDER BY id`)
+	require.NoError(t, err)
+	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (event outbox.Event, err error) {
+		err = row.Scan(&event.CreatedAt, &event.EventID, &event.ID, &event.Key, &event.KeySeq, &event.Payload, &event.Stream, &event.Type)
+		return event, err
+	})
+	require.NoError(t, err)
+	sendCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for i, outcome := range publisher.Publish(sendCtx, events) {
+		require.Equal(t, outbox.ClassAcknowledged, outcome.Class)
+		bundle.exec(ctx, t, `UPDATE outbox_delivery SET attempts = 1, broker_ref = $2, published_at = clock_timestamp() WHERE id = $1`, events[i].ID, outcome.BrokerRef)
+	}
+	return events
+}
+
+func (bundle *testBundle) exec(ctx context.Context, t *testing.T, query string, args ...any) {
+	t.Helper()
+	_, err := bundle.db.Pool.Exec(ctx, query, args...)
+	require.NoError(t, err)
+}
+
+// walletStream is the broker's own view of it.
+func (bundle *testBundle) walletStream(ctx context.Context, t *testing.T) jetstream.Stream {
+	t.Helper()
+	conn, err := nats.Connect(bundle.broker.URL())
+	require.NoError(t, err)
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	require.NoError(t, err)
+	stream, err := js.Stream(ctx, natspublish.StreamName(outbox.StreamWallet))
+	require.NoError(t, err)
+	return stream
+}
+
+// reconciled is what the command printed.
+func (bundle *testBundle) reconciled(t *testing.T) (found []string, wallet cli.OutboxComparison) {
+	t.Helper()
+	var printed struct {
+		Findings []cli.OutboxFinding    `json:"findings"`
+		Streams  []cli.OutboxComparison `json:"streams"`
+	}
+	require.NoError(t, json.Unmarshal(bundle.out.Bytes(), &printed), bundle.out.String()+bundle.errOut.String())
+	for _, finding := range printed.Findings {
+		found = append(found, finding.Kind+" "+finding.EventID)
+	}
+	for _, stream := range printed.Streams {
+		if stream.Stream == outbox.StreamWallet {
+			wallet = stream
+		}
+	}
+	return found, wallet
+}
+
+func TestRun_OutboxReconcile(t *testing.T) {
+	t.Parallel()
+
+	t.Run("FindsWhatTheBrokerLostAndNotWhatItsRetentionRemoved", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		events := bundle.publish(ctx, t, 5)
+		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "reconcile", "--json", "--grace=0s"), bundle.out.String())
+		found, wallet := bundle.reconciled(t)
+		require.Empty(t, found)
+		require.EqualValues(t, 5, wallet.NumMessages)
+		require.Equal(t, [2]uint64{1, 5}, [2]uint64{wallet.FirstSequence, wallet.LastSequence})
+		require.Equal(t, "TRUEGREEN_WALLET", wallet.Name)
+
+		stream := bundle.walletStream(ctx, t)
+		require.NoError(t, stream.Purge(ctx, jetstream.WithPurgeSequence(3)))
+		require.NoError(t, stream.DeleteMsg(ctx, 4))
+		require.Equal(t, cli.ExitFindings, bundle.run(ctx, "outbox", "reconcile", "--json", "--grace=0s", "--stream=wallet"))
+		found, wallet = bundle.reconciled(t)
+		require.Equal(t, []string{"lost " + events[3].EventID.String()}, found)
+		require.EqualValues(t, 2, wallet.NumExpired)
+		require.Equal(t, [2]uint64{3, 5}, [2]uint64{wallet.FirstSequence, wallet.LastSequence})
+	})
+
+	t.Run("AdoptsWhatARestoredDatabaseForgot", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		events := bundle.publish(ctx, t, 2)
+		// As in a backup that was made before the acknowledgement was stored.
+		bundle.exec(ctx, t, `ALTER TABLE outbox_delivery DISABLE TRIGGER USER`)
+		bundle.exec(ctx, t, `UPDATE outbox_delivery SET broker_ref = NULL, published_at = NULL WHERE id = $1`, events[1].ID)
+		bundle.exec(ctx, t, `ALTER TABLE outbox_delivery ENABLE TRIGGER USER`)
+
+		require.Equal(t, cli.ExitFindings, bundle.run(ctx, "outbox", "reconcile", "--json", "--grace=0s"))
+		found, _ := bundle.reconciled(t)
+		require.Equal(t, []string{"unmarked " + events[1].EventID.String()}, found)
+
+		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "reconcile", "--json", "--grace=0s", "--adopt", "--as=bo"), bundle.out.String())
+		_, wallet := bundle.reconciled(t)
+		require.EqualValues(t, 1, wallet.NumAdopted)
+		var by, ref string
+		require.NoError(t, bundle.db.Pool.QueryRow(ctx, `
+			SELECT done.by_whom, event.broker_ref
+			FROM outbox_intervention AS done JOIN outbox_events AS event ON event.event_id = done.event_id
+			WHERE done.act = 'adopt' AND event.state = 'published'`).Scan(&by, &ref))
+		require.Equal(t, "bo TRUEGREEN_WALLET/2", by+" "+ref)
+	})
+
+	t.Run("FailsWithoutABrokerOrAStream", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		require.Equal(t, cli.ExitFailed, bundle.run(ctx, "outbox", "reconcile", "--stream=walet"))
+		require.Contains(t, bundle.errOut.String(), `there is no stream "walet"`)
+		bundle.broker.Stop()
+		require.Equal(t, cli.ExitFailed, bundle.run(ctx, "outbox", "reconcile"))
+		require.Contains(t, bundle.errOut.String(), "truegreen: reconcile stream agent")
+	})
+}
+
+func TestRun_OutboxDecisions(t *testing.T) {
+	t.Parallel()
+
+	t.Run("AreCarriedOutAndRecordedUnderTheUser", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		var ids [2]uuid.UUID
+		for i, key := range []string{"a-1", "a-2"} {
+			require.NoError(t, bundle.db.Pool.QueryRow(ctx, `SELECT outbox_append('agent', $1, 'agent.earned.v1', '{}')`, key).Scan(&ids[i]))
+		}
+		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "status"), bundle.out.String())
+		bundle.exec(ctx, t, `
+			UPDATE outbox_delivery
+			SET last_error = 'refused', last_error_class = 'row', park_reason = 'row', parked_at = clock_timestamp() - interval '2 h'`)
+
+		require.Equal(t, cli.ExitFindings, bundle.run(ctx, "outbox", "status"), bundle.out.String())
+		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "parked", "--parked-before=1h", "--error-class=row", "--json"))
+		require.Contains(t, bundle.out.String(), ids[0].String())
+		require.Contains(t, bundle.out.String(), `"park_policy": "skip"`)
+
+		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "redrive", "--parked-after=1h", "--dry-run"), bundle.errOut.String())
+		require.Equal(t, "nothing matches\n", bundle.out.String())
+		require.Equal(t, cli.ExitFailed, bundle.run(ctx, "outbox", "redrive", "--parked-after=1h", "--reason=x"))
+		require.Equal(t, "truegreen: redrive events: no parked event matches; nothing was changed\n", bundle.errOut.String())
+
+		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "redrive", "--key=a-1", "--reason=limits raised"), bundle.errOut.String())
+		require.Contains(t, bundle.out.String(), "redriven: 1 event (agent 1)\n  warning: stream agent")
+		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "discard", ids[1].String(), "--reason=test data", "--as=bo"), bundle.errOut.String())
+		require.Contains(t, bundle.out.String(), "discarded: 1 event (agent 1)\n")
+		require.Equal(t, cli.ExitFailed, bundle.run(ctx, "outbox", "discard", ids[0].String(), "--reason=x"))
+		require.Contains(t, bundle.errOut.String(), "is pending, and only parked events can be decided on; nothing was changed")
+
+		rows, err := bundle.db.Pool.Query(ctx, `SELECT format('%s %s by %s: %s', act, key, by_whom, reason) FROM outbox_intervention ORDER BY id`)
+		require.NoError(t, err)
+		recorded, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		require.Equal(t, []string{"redrive a-1 by cli:ana: limits raised", "discard a-2 by bo: test data"}, recorded)
+		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "status"))
+	})
+}
+
+// TestRunbook_OutboxParked shows that the page's queries can be pasted.
+func TestRunbook_OutboxParked(t *testing.T) {
+	t.Parallel()
+
+	ctx := t.Context()
+	page, err := os.ReadFile("../../docs/runbooks/outbox-parked.md")
+	require.NoError(t, err)
+	tx := dbtest.Tx(ctx, t)
+	blocks := regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllStringSubmatch(string(page), -1)
+	require.Len(t, blocks, 3)
+	for _, block := range blocks {
+		_, err := tx.Conn().PgConn().Exec(ctx, block[1]).ReadAll()
+		require.NoError(t, err, block[1])
+	}
+}
