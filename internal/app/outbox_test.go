@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"os"
 	"regexp"
@@ -57,7 +56,7 @@ func (bundle *testBundle) run(ctx context.Context, args ...string) int {
 // would.
 func (bundle *testBundle) publish(ctx context.Context, t *testing.T, numEvents int) []outbox.Event {
 	t.Helper()
-	publisher, err := natspublish.Connect(slog.New(slog.NewTextHandler(io.Discard, nil)), natspublish.Config{AckTimeout: 5 * time.Second, URL: bundle.broker.URL()})
+	publisher, err := natspublish.Connect(slog.New(slog.DiscardHandler), natspublish.Config{AckTimeout: 5 * time.Second, URL: bundle.broker.URL()})
 	require.NoError(t, err)
 	defer publisher.Close()
 	for seq := range numEvents {

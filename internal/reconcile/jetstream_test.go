@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -94,7 +93,7 @@ func TestRun_JetStream(t *testing.T) {
 	server, err := devstack.StartNATS(devstack.NATSConfig{StoreDir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(server.Stop)
-	publisher, err := natspublish.Connect(slog.New(slog.NewTextHandler(io.Discard, nil)), natspublish.Config{AckTimeout: 5 * time.Second, URL: server.URL()})
+	publisher, err := natspublish.Connect(slog.New(slog.DiscardHandler), natspublish.Config{AckTimeout: 5 * time.Second, URL: server.URL()})
 	require.NoError(t, err)
 	t.Cleanup(publisher.Close)
 	_, err = publisher.Provision(ctx, natspublish.StreamSpec{MaxEventBytes: 512 << 10, MinDuplicates: 20 * time.Second, Stream: wallet})

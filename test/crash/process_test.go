@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -134,7 +133,7 @@ func (p *process) requireKilled(t *testing.T) report {
 	t.Helper()
 	p.waitUntilExited(t)
 	var exit *exec.ExitError
-	require.True(t, errors.As(p.err, &exit), "process %s ended by itself: %v", p.order.WorkerID, p.err)
+	require.ErrorAs(t, p.err, &exit, "process %s ended by itself: %v", p.order.WorkerID, p.err)
 	status, ok := exit.Sys().(syscall.WaitStatus)
 	require.True(t, ok && status.Signaled() && status.Signal() == syscall.SIGKILL, "process %s: %v", p.order.WorkerID, p.err)
 	said, ok := p.said(reportDying)

@@ -184,7 +184,7 @@ func (bundle *testBundle) requireDelivered(ctx context.Context, t *testing.T, st
 		return len(states) == 1 && states["published"] > 0
 	})
 	bundle.requireConsistent(ctx, t, stream)
-	require.Equal(t, bundle.broker.numStored(ctx, t, stream), len(bundle.rows(ctx, t, stream)))
+	require.Len(t, bundle.rows(ctx, t, stream), bundle.broker.numStored(ctx, t, stream))
 	bundle.await(ctx, t, "the jobs of "+stream.Name+" are through", func() bool {
 		for _, job := range bundle.jobs(ctx, t, stream) {
 			if job.State != "completed" && job.State != "discarded" {

@@ -24,7 +24,7 @@ func (e *credentialsError) Error() string { return fmt.Sprintf("%s: %s", ErrCred
 
 // Is makes it both kinds.
 func (e *credentialsError) Is(target error) bool {
-	return target == ErrCredentials || target == ErrUnreachable //nolint:errorlint // what errors.Is asks for
+	return target == ErrCredentials || target == ErrUnreachable
 }
 
 // Unwrap returns what the broker said.
