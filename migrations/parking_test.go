@@ -116,7 +116,7 @@ func TestOutboxDecide_Redrives(t *testing.T) {
 		require.NoError(t, tx.QueryRow(ctx, `SELECT outbox_redrive($1, 'ana', 'limits raised')`, ids).Scan(&num))
 		require.Equal(t, 4, num)
 		require.Equal(t, []string{"pending 0 0"}, lines(ctx, t, tx, `
-			SELECT DISTINCT format('%s %s %s', open.state, delivery.failures, num_nonnulls(first_failed_at, delivery.not_before, park_reason, delivery.parked_at))
+			SELECT DISTINCT format('%s %s %s', open.state, delivery.failures, num_nonnulls(first_failed_at, park_reason, delivery.parked_at))
 			FROM outbox_open AS open JOIN outbox_delivery AS delivery ON delivery.id = open.id`))
 		require.Equal(t, []string{`outbox_rolling {"shard": 0}`, `outbox_rolling {"shard": 1}`, `outbox_wallet {"shard": 0}`},
 			lines(ctx, t, tx, `SELECT kind || ' ' || args FROM river_job ORDER BY 1`))

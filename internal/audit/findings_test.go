@@ -185,7 +185,9 @@ func TestFindings_Tolerate(t *testing.T) {
 		{
 			"AnEventOfACreditThatIsNoSettlement", `
 			INSERT INTO outbox_event (stream, shard, key, key_seq, type, payload)
-			SELECT stream, shard, key, 99, type, payload || '{"reference": "convert/x"}' FROM outbox_event WHERE payload ->> 'reference' = '{ref partial/alice}'`,
+			SELECT stream, shard, key, 99, type, payload || '{"reference": "convert/x"}' FROM outbox_event WHERE payload ->> 'reference' = '{ref partial/alice}';
+			INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream)
+			SELECT id, created_at, key, id, shard, stream FROM outbox_event WHERE id NOT IN (SELECT id FROM outbox_delivery)`,
 		},
 		{
 			"AnAdjustmentThatIsRefused", `

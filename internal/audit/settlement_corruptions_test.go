@@ -1,5 +1,7 @@
 package audit_test
 
+import "strings"
+
 // itemCorruptions make items that do not explain themselves.
 func itemCorruptions() []corruption {
 	item := func(name, set string) string {
@@ -109,6 +111,13 @@ func creditCorruptions() []corruption {
 		entry   = "UPDATE ledger_entry SET "
 		booked  = " WHERE txn_id = {txn partial/alice}"
 		failed  = "settle/weekly/2026-W46/dave/KRW/0"
+
+		// follow has the deliveries agree with the events again.
+		follow = `;
+			DELETE FROM outbox_delivery WHERE id NOT IN (SELECT id FROM outbox_event);
+			UPDATE outbox_delivery AS delivery SET key = event.key, stream = event.stream FROM outbox_event AS event WHERE event.id = delivery.id;
+			INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream)
+			SELECT id, created_at, key, id, shard, stream FROM outbox_event WHERE id NOT IN (SELECT id FROM outbox_delivery)`
 	)
 	tried := func(run, player string) []string {
 		return []string{"audit_settlement_attempt: run {run " + run + "}, item {item " + run + "/" + player + "}"}
@@ -211,26 +220,38 @@ func creditCorruptions() []corruption {
 			[]string{totals, "audit_settlement_entitled_once: weekly/2026-W52/alice/KRW", "audit_settlement_reference: {ref delivering/alice}", "audit_settlement_event: {ref delivering/alice}"}, "2 eligible items for 1 adj",
 		},
 
-		{"ACreditWithoutEvent", "DELETE FROM outbox_event" + told, []string{telling}, "credited it, but no event tells of it"},
+		{
+			"AnEventWithoutDelivery", "DELETE FROM outbox_delivery WHERE id = (SELECT id FROM outbox_event" + strings.TrimSuffix(told, ";") + ")",
+			[]string{"audit_outbox_delivery: *"}, "has no delivery: nothing will ever publish it",
+		},
+		{
+			"ADeliveryWithoutEvent", "INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream) VALUES (9999, now(), 'k', 9999, 0, 'wallet')",
+			[]string{"audit_outbox_delivery: delivery 9999"}, "delivery of stream wallet has no event",
+		},
+		{
+			"ADeliveryAtAnotherShard", "UPDATE outbox_delivery SET shard = 3 - shard WHERE id = (SELECT id FROM outbox_event" + strings.TrimSuffix(told, ";") + ")",
+			[]string{"audit_outbox_delivery: *"}, "its delivery at shard",
+		},
+		{"ACreditWithoutEvent", "DELETE FROM outbox_event" + told + follow, []string{telling}, "credited it, but no event tells of it"},
 		{"ACreditWithAnotherEvent", event + "type = 'wallet.deposited.v1'" + told, []string{telling}, "credited it, but no event tells of it"},
-		{"ACreditWithAnEventOfAnotherStream", event + "stream = 'rolling'" + told, []string{telling}, "credited it, but no event tells of it"},
+		{"ACreditWithAnEventOfAnotherStream", event + "stream = 'rolling'" + told + follow, []string{telling}, "credited it, but no event tells of it"},
 		{
 			"AnEventWithoutCredit", event + `payload = payload || '{"reference": "settle/x"}'` + told,
 			[]string{telling, "audit_settlement_event: settle/x"}, "has no credited item",
 		},
 		{
-			"AnEventOfAFailedItem", "INSERT INTO outbox_event (stream, shard, key, key_seq, type, payload) SELECT stream, shard, key, 99, type, payload || '{\"reference\": \"" + failed + "\"}' FROM outbox_event" + told,
+			"AnEventOfAFailedItem", "INSERT INTO outbox_event (stream, shard, key, key_seq, type, payload) SELECT stream, shard, key, 99, type, payload || '{\"reference\": \"" + failed + "\"}' FROM outbox_event" + told + follow,
 			[]string{"audit_settlement_event: " + failed}, "has no credited item",
 		},
 		{
-			"TwoEventsOfACredit", "INSERT INTO outbox_event (stream, shard, key, key_seq, type, payload) SELECT stream, shard, key, 99, type, payload FROM outbox_event" + told,
+			"TwoEventsOfACredit", "INSERT INTO outbox_event (stream, shard, key, key_seq, type, payload) SELECT stream, shard, key, 99, type, payload FROM outbox_event" + told + follow,
 			[]string{telling}, "has 2 events",
 		},
 		{"AnEventOfAnotherAmount", event + `payload = payload || '{"amount": "1"}'` + told, []string{telling}, "got 1 KRW"},
 		{"AnEventWithoutAmount", event + "payload = payload - 'amount'" + told, []string{telling}, "got nothing KRW"},
 		{"AnEventOfAnotherCurrency", event + `payload = payload || '{"currency": "USD"}'` + told, []string{telling}, "USD"},
 		{"AnEventOfAnotherPlayer", event + `payload = payload || '{"player": "bob"}'` + told, []string{telling}, "tells that player bob got"},
-		{"AnEventUnderAnotherKey", event + "key = 'bob/KRW', key_seq = 99" + told, []string{telling}, "of key bob/KRW tells"},
+		{"AnEventUnderAnotherKey", event + "key = 'bob/KRW', key_seq = 99" + told + follow, []string{telling}, "of key bob/KRW tells"},
 
 		{"AnotherNumberOfAttempts", "UPDATE settlement_item SET attempts = 2 WHERE id = {item partial/alice}", tried("partial", "alice"), "attempts is 2, 1 are recorded"},
 		{"ALostAttempt", "DELETE FROM settlement_attempt WHERE item_id = {item partial/dave}", tried("partial", "dave"), "attempts is 1, 0 are recorded"},
