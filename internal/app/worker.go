@@ -83,7 +83,7 @@ func (worker *worker) assemble(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen on TRUEGREEN_LISTEN: %w: give another address, or port 0 for a free one", err)
 	}
-	if worker.pool, err = openPool(ctx, worker.options.databaseURL, 16, "truegreen"); err != nil {
+	if worker.pool, err = openPool(ctx, worker.options.databaseURL, 12, "truegreen"); err != nil {
 		return err
 	}
 	if err := checkSchema(ctx, worker.pool); err != nil {
@@ -92,7 +92,7 @@ func (worker *worker) assemble(ctx context.Context) error {
 	// Of thousands of rows it touches a few, by their ids: for that no plan is good
 	// that reads a whole table, however small the table looks, and the same plan is
 	// good each time.
-	worker.drainPool, err = openTunedPool(ctx, worker.options.databaseURL, 16, "truegreen outbox",
+	worker.drainPool, err = openTunedPool(ctx, worker.options.databaseURL, 14, "truegreen outbox",
 		map[string]string{"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"})
 	if err != nil {
 		return err

@@ -182,7 +182,6 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 		return drain.record(markCtx, tx, settled, leaseLost)
 	})
 	if err != nil {
-		drain.giveBack(ctx)
 		return nil, fmt.Errorf("mark %d acknowledged and %d failed events, first id %d: %w",
 			len(settled.acknowledged.Ids), len(settled.failed.Ids), events[0].ID, err)
 	}

@@ -53,7 +53,7 @@ func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress
 	progress := freshness.Progress{Kind: freshness.Success, Loop: drain.pass.Stream.Loop(), NumItems: drain.result.NumPublished}
 	switch {
 	case drain.result.NumPublished > 0:
-		// What the job claimed, for whoever compares it with what became of that.
+		// What the job sent, for whoever compares it with what became of that.
 		progress.Result = drain.result
 		return progress, nil
 	case drain.result.NumFailed > 0:
@@ -70,9 +70,9 @@ func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress
 	return progress, nil
 }
 
-// giveBack ends a lease whose last outcomes could not be stored, so that the next
-// leaseholder does not take this worker for dead. Where it fails too, the lease
-// runs out by itself.
+// giveBack ends the lease of a pass that failed, if it still has it: one whose last
+// outcomes could not be stored must not look like a worker that died with them in
+// flight. Where this fails too, the lease runs out by itself.
 func (drain *drain) giveBack(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
 	defer cancel()

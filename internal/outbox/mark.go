@@ -88,8 +88,8 @@ func (drain *drain) checkPermanent(ctx context.Context, events []Event, outcomes
 	return nil
 }
 
-// mark stores the outcomes of one batch with the progress that they are, and
-// renews the lease, or sends the shard to rest. Acknowledgements are stored even
+// mark stores the outcomes of one batch, and renews the lease, or sends the shard to
+// rest. Acknowledgements are stored even
 // if the lease was lost; nothing else is then.
 func (drain *drain) mark(ctx context.Context, tx pgx.Tx, marks settled) (leaseLost bool, err error) {
 	if err := drain.markPublished(ctx, tx, marks); err != nil {

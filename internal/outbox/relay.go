@@ -125,6 +125,7 @@ func (relay *Relay) Drain(ctx context.Context, pass Pass) (DrainResult, error) {
 		}
 	}
 	if err := drain.run(ctx); err != nil {
+		drain.giveBack(ctx)
 		return drain.result, fmt.Errorf("drain shard %d of %s: %w", pass.Shard, pass.Stream.Name, err)
 	}
 	return drain.result, nil

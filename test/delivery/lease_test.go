@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
@@ -170,7 +171,7 @@ func TestStop_InTheMiddleOfABatch(t *testing.T) {
 	t.Run("MarksWhatIsInFlightAndSendsNothingMore", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
-		bundle := setup(ctx, t, withBatches(patient(), 10))
+		bundle := setup(ctx, t, withBatches(unhurried(), 10))
 		for _, stream := range bundle.streams {
 			bundle.stage(ctx, t, stream.Name, interleaved(bundle.keys(ctx, t, 10), 30)...)
 		}
@@ -197,7 +198,7 @@ func TestStop_InTheMiddleOfABatch(t *testing.T) {
 	t.Run("TellsOfAnEventThatFailedAllTheSame", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
-		bundle := setup(ctx, t, withBatches(quick(), 10))
+		bundle := setup(ctx, t, withBatches(unhurried(), 10))
 		facts := interleaved(bundle.keys(ctx, t, 10), 30)
 		facts[9].kind = "poison"
 		for _, stream := range bundle.streams {
@@ -216,6 +217,14 @@ func TestStop_InTheMiddleOfABatch(t *testing.T) {
 			require.Contains(t, jobs[0].Errors[0], "1 events not delivered, 9 acknowledged")
 		}
 	})
+}
+
+// unhurried are settings with which an answer that is held back until a worker was
+// told to stop is still in time, however slow the machine.
+func unhurried() outbox.Config {
+	config := patient()
+	config.AckTimeout, config.LeaseTTL, config.PassBudget = 12*time.Second, 20*time.Second, time.Minute
+	return config
 }
 
 func withBatches(config outbox.Config, size int) outbox.Config {
