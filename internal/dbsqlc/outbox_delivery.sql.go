@@ -340,13 +340,13 @@ WITH taken AS (
         attempts = delivery.attempts + 1,
         crashes = delivery.crashes + CASE WHEN $1::boolean THEN 1 ELSE 0 END,
         last_attempt_at = clock_timestamp(),
-        last_error = 'the worker that had it in flight died',
+        last_error = $2::text,
         last_error_class = 'ambiguous',
         park_reason = CASE WHEN $1::boolean AND delivery.crashes >= 1 THEN 'crash' END,
         parked_at = CASE WHEN $1::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
-    WHERE delivery.stream = $2
-        AND delivery.shard = $3
-        AND delivery.place BETWEEN $4 AND $5
+    WHERE delivery.stream = $3
+        AND delivery.shard = $4
+        AND delivery.place BETWEEN $5 AND $6
         AND delivery.published_at IS NULL
         AND delivery.parked_at IS NULL
         AND delivery.discarded_at IS NULL
@@ -361,19 +361,21 @@ ORDER BY taken.id
 
 type OutboxDeliveryTakeOverParams struct {
 	Alone      bool
+	Error      string
 	Stream     string
 	Shard      int32
 	FirstPlace int64
 	LastPlace  int64
 }
 
-// OutboxDeliveryTakeOver records that a worker died with the events of a shard from
-// first_place to last_place in flight: the broker may have them. alone says that
-// it was one event; the second worker that dies with it alone parks it. It
-// returns those that it parked.
+// OutboxDeliveryTakeOver records that the events of a shard from first_place to
+// last_place were in flight and that what became of them was not stored: the
+// broker may have them. alone says that it was one event, with which a worker died;
+// the second that dies with it alone parks it. It returns those that it parked.
 func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *OutboxDeliveryTakeOverParams) ([]int64, error) {
 	rows, err := db.Query(ctx, outboxDeliveryTakeOver,
 		arg.Alone,
+		arg.Error,
 		arg.Stream,
 		arg.Shard,
 		arg.FirstPlace,

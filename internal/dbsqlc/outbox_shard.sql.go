@@ -95,6 +95,39 @@ func (q *Queries) OutboxShardHasDue(ctx context.Context, db DBTX, arg *OutboxSha
 	return has_due, err
 }
 
+const outboxShardInFlight = `-- name: OutboxShardInFlight :one
+SELECT
+    inflight_first::bigint AS first_place,
+    inflight_last::bigint AS last_place
+FROM outbox_shard
+WHERE stream = $1
+    AND shard = $2
+    AND lease_epoch = $3
+    AND lease_owner IS NOT NULL
+    AND inflight_num IS NOT NULL
+FOR UPDATE
+`
+
+type OutboxShardInFlightParams struct {
+	Stream     string
+	Shard      int32
+	LeaseEpoch int64
+}
+
+type OutboxShardInFlightRow struct {
+	FirstPlace int64
+	LastPlace  int64
+}
+
+// OutboxShardInFlight returns what a lease has noted as in flight, and keeps others
+// from the shard until the transaction ends. No row: nothing, or the lease was lost.
+func (q *Queries) OutboxShardInFlight(ctx context.Context, db DBTX, arg *OutboxShardInFlightParams) (*OutboxShardInFlightRow, error) {
+	row := db.QueryRow(ctx, outboxShardInFlight, arg.Stream, arg.Shard, arg.LeaseEpoch)
+	var i OutboxShardInFlightRow
+	err := row.Scan(&i.FirstPlace, &i.LastPlace)
+	return &i, err
+}
+
 const outboxShardLease = `-- name: OutboxShardLease :one
 UPDATE outbox_shard
 SET

@@ -72,11 +72,34 @@ func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress
 
 // giveBack ends the lease of a pass that failed, if it still has it: one whose last
 // outcomes could not be stored must not look like a worker that died with them in
-// flight. Where this fails too, the lease runs out by itself.
+// flight. That they were sent is recorded all the same. Where this fails too, the
+// lease runs out by itself.
 func (drain *drain) giveBack(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
 	defer cancel()
-	_ = pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error { return drain.release(ctx, tx) })
+	_ = pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
+		flight, err := queries.OutboxShardInFlight(ctx, tx, &dbsqlc.OutboxShardInFlightParams{
+			LeaseEpoch: drain.epoch,
+			Shard:      int32(drain.pass.Shard),
+			Stream:     drain.pass.Stream.Name,
+		})
+		switch {
+		case err == nil:
+			_, err = queries.OutboxDeliveryTakeOver(ctx, tx, &dbsqlc.OutboxDeliveryTakeOverParams{
+				Error:      "what became of it could not be stored",
+				FirstPlace: flight.FirstPlace,
+				LastPlace:  flight.LastPlace,
+				Shard:      int32(drain.pass.Shard),
+				Stream:     drain.pass.Stream.Name,
+			})
+			if err != nil {
+				return fmt.Errorf("record the attempts: %w", err)
+			}
+		case !errors.Is(err, pgx.ErrNoRows):
+			return fmt.Errorf("read what is in flight: %w", err)
+		}
+		return drain.release(ctx, tx)
+	})
 }
 
 // interrupt gives the shard to the next worker at once. A pass in which events failed

@@ -195,6 +195,8 @@ func TestRelay_Drain(t *testing.T) {
 		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, key))
 		require.ErrorContains(t, err, "mark 1 acknowledged and 0 failed events, first id 1")
 		require.Equal(t, "pending", bundle.rows(ctx, t)[0].State)
+		require.Equal(t, 1, bundle.rows(ctx, t)[0].Attempts, "it was sent, and may be at the broker")
+		require.Equal(t, "ambiguous", *bundle.rows(ctx, t)[0].Class)
 		require.Empty(t, bundle.record.completed)
 		require.Empty(t, bundle.record.recorded, "what was rolled back is no progress")
 	})

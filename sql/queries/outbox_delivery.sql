@@ -175,17 +175,17 @@ WHERE delivery.id = acknowledged.id
     AND num_nonnulls(delivery.published_at, delivery.discarded_at) = 0;
 
 -- name: OutboxDeliveryTakeOver :many
--- OutboxDeliveryTakeOver records that a worker died with the events of a shard from
--- first_place to last_place in flight: the broker may have them. alone says that
--- it was one event; the second worker that dies with it alone parks it. It
--- returns those that it parked.
+-- OutboxDeliveryTakeOver records that the events of a shard from first_place to
+-- last_place were in flight and that what became of them was not stored: the
+-- broker may have them. alone says that it was one event, with which a worker died;
+-- the second that dies with it alone parks it. It returns those that it parked.
 WITH taken AS (
     UPDATE outbox_delivery AS delivery
     SET
         attempts = delivery.attempts + 1,
         crashes = delivery.crashes + CASE WHEN @alone::boolean THEN 1 ELSE 0 END,
         last_attempt_at = clock_timestamp(),
-        last_error = 'the worker that had it in flight died',
+        last_error = @error::text,
         last_error_class = 'ambiguous',
         park_reason = CASE WHEN @alone::boolean AND delivery.crashes >= 1 THEN 'crash' END,
         parked_at = CASE WHEN @alone::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END

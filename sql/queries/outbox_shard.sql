@@ -15,6 +15,20 @@ WHERE stream = @stream
     AND lease_epoch = @lease_epoch
     AND lease_owner IS NOT NULL;
 
+-- name: OutboxShardInFlight :one
+-- OutboxShardInFlight returns what a lease has noted as in flight, and keeps others
+-- from the shard until the transaction ends. No row: nothing, or the lease was lost.
+SELECT
+    inflight_first::bigint AS first_place,
+    inflight_last::bigint AS last_place
+FROM outbox_shard
+WHERE stream = @stream
+    AND shard = @shard
+    AND lease_epoch = @lease_epoch
+    AND lease_owner IS NOT NULL
+    AND inflight_num IS NOT NULL
+FOR UPDATE;
+
 -- name: OutboxShardLease :one
 -- OutboxShardLease leases a shard until lease_ttl from now, and returns the
 -- lease's epoch, with what the holder before had in flight if it died; whoever
