@@ -14,16 +14,20 @@ import (
 
 // BenchmarkDrainBehindSnapshot drains while another session holds a snapshot, so
 // that nothing which was marked since can be cleaned away: the searches for due
-// events pass by all of it. Beside it the same drains without.
+// events pass by all of it. Before and after it come the same drains without.
 func BenchmarkDrainBehindSnapshot(b *testing.B) {
 	const (
-		numEvents = 200_000
-		rounds    = 3
+		freeRounds = 3
+		heldRounds = 9 // some two minutes
+		numEvents  = 200_000
 	)
 	ctx := b.Context()
 	s := setup(ctx, b)
-	drain := func(round int) float64 {
-		s.stage(ctx, b, manyKeys, 1+round*numEvents, numEvents)
+	firstSeq := 1
+	drain := func() float64 {
+		s.emptyBroker(ctx, b)
+		s.stage(ctx, b, manyKeys, firstSeq, numEvents)
+		firstSeq += numEvents
 		started := time.Now()
 		stop := s.startWorkers(ctx, b, 1)
 		defer stop()
@@ -33,19 +37,22 @@ func BenchmarkDrainBehindSnapshot(b *testing.B) {
 	var free, held []float64
 	var heldFor time.Duration
 	for b.Loop() {
-		for round := range rounds {
-			free = append(free, drain(round))
+		for range freeRounds {
+			free = append(free, drain())
 		}
 		holder, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 		require.NoError(b, err)
 		_, err = holder.Exec(ctx, `SELECT count(*) FROM outbox_shard`)
 		require.NoError(b, err)
 		started := time.Now()
-		for round := range rounds {
-			held = append(held, drain(rounds+round))
+		for range heldRounds {
+			held = append(held, drain())
 		}
 		heldFor = time.Since(started)
 		require.NoError(b, holder.Rollback(ctx))
+		for range freeRounds {
+			free = append(free, drain())
+		}
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(median(free), "free_rows/s")
@@ -71,6 +78,7 @@ func BenchmarkDrainByBacklog(b *testing.B) {
 				rounds = 1 // as many events as all the others
 			}
 			for range rounds {
+				s.emptyBroker(ctx, b)
 				s.stage(ctx, b, manyKeys, firstSeq, numEvents)
 				firstSeq += numEvents
 				started := time.Now()

@@ -48,12 +48,16 @@ func BenchmarkDrain(b *testing.B) {
 				for round := range rounds {
 					s.stage(ctx, b, of.key, 1+2*round*numEvents, numEvents)
 					var stop func()
+					s.emptyBroker(ctx, b)
 					measure("drain", func() { stop = s.startWorkers(ctx, b, of.workers); s.waitDrained(ctx, b) })
 					stop()
 
 					s.stage(ctx, b, of.key, 1+(2*round+1)*numEvents, numEvents)
+					s.emptyBroker(ctx, b)
 					measure("naive", func() { s.naive(ctx, b, 4) })
+					s.owed.Add(-numEvents)
 
+					s.emptyBroker(ctx, b)
 					measure("jetstream", func() { s.asyncLimit(b, round, numEvents) })
 				}
 			}

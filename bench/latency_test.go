@@ -69,6 +69,7 @@ func (s *stack) latencies(ctx context.Context, b *testing.B, rate int, lasts tim
 	}
 	group.Wait()
 	require.NoError(b, failed)
+	s.owed.Add(int64(len(committed)))
 	s.waitDrained(ctx, b)
 
 	// The database's clock is this machine's.

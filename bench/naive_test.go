@@ -51,12 +51,16 @@ func (s *stack) naive(ctx context.Context, b *testing.B, numLoops int) {
 
 func naiveBatch(ctx context.Context, tx pgx.Tx, js jetstream.JetStream, shard int) (int, error) {
 	rows, err := tx.Query(ctx, `
-		SELECT delivery.id, event.event_id, event.type, event.key, event.key_seq, event.created_at, event.payload
-		FROM outbox_delivery AS delivery
-		JOIN outbox_event AS event ON event.id = delivery.id
-		WHERE delivery.stream = 'wallet' AND delivery.shard = $1 AND delivery.published_at IS NULL AND delivery.parked_at IS NULL AND delivery.discarded_at IS NULL
-		LIMIT 1000
-		FOR UPDATE OF delivery SKIP LOCKED`, shard)
+		WITH claimed AS MATERIALIZED (
+			SELECT id
+			FROM outbox_delivery
+			WHERE stream = 'wallet' AND shard = $1 AND published_at IS NULL AND parked_at IS NULL AND discarded_at IS NULL
+			LIMIT 1000
+			FOR UPDATE SKIP LOCKED
+		)
+		SELECT event.id, event.event_id, event.type, event.key, event.key_seq, event.created_at, event.payload
+		FROM claimed
+		JOIN outbox_event AS event ON event.id = claimed.id`, shard)
 	if err != nil {
 		return 0, err
 	}

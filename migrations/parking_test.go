@@ -151,6 +151,20 @@ func TestOutboxDecide_Discards(t *testing.T) {
 		require.True(t, isBefore)
 	})
 
+	t.Run("WithoutASecondMarkerOnceTheFirstIsHistory", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		tx := dbtest.Tx(ctx, t)
+		id := mustPark(ctx, t, tx, counted("a"))
+		mustExec(ctx, t, tx, `SELECT outbox_leave_gaps(array_agg(id), 'parked') FROM outbox_event WHERE event_id = $1`, id)
+		mustExec(ctx, t, tx, `UPDATE outbox_delivery SET published_at = clock_timestamp(), broker_ref = 'S/1' WHERE parked_at IS NULL`)
+		mustExec(ctx, t, tx, `SELECT outbox_history_move(clock_timestamp(), 0, 1000)`)
+		mustExec(ctx, t, tx, `SELECT outbox_discard($1, 'ana', 'test data')`, []uuid.UUID{id})
+		require.Equal(t, []string{"rolling.accrued.v1 discarded", "truegreen.gap.v1 published"},
+			lines(ctx, t, tx, `SELECT type || ' ' || state FROM outbox_events ORDER BY 1`))
+	})
+
 	t.Run("AMarkerWithoutLeavingOne", func(t *testing.T) {
 		t.Parallel()
 

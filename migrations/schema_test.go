@@ -178,6 +178,26 @@ func TestUp(t *testing.T) {
 		require.ElementsMatch(t, names, all)
 	})
 
+	t.Run("GivesADeliveryToAnEventThatWasAppendedBesideTheChange", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		db := dbtest.Empty(ctx, t)
+		_, err := migrations.Up(ctx, db.URL)
+		require.NoError(t, err)
+		for undone := ""; undone != "00029_outbox_release.sql"; {
+			undone, err = migrations.Down(ctx, db.URL)
+			require.NoError(t, err)
+		}
+		// As an append does that was under way in its old form.
+		mustExec(ctx, t, db.Pool, `INSERT INTO outbox_event (key, key_seq, payload, shard, stream, type) VALUES ('a', 1, '{}', 0, 'wallet', 'a.b')`)
+		_, err = migrations.Up(ctx, db.URL)
+		require.NoError(t, err)
+		require.Equal(t, []string{"a pending 0 t"}, lines(ctx, t, db.Pool, `
+			SELECT format('%s %s %s %s', delivery.key, state, delivery.shard, delivery.place = delivery.id)
+			FROM outbox_open JOIN outbox_delivery AS delivery USING (id)`))
+	})
+
 	t.Run("NamesAnUnreachableDatabaseAndStops", func(t *testing.T) {
 		t.Parallel()
 

@@ -37,22 +37,29 @@ func BenchmarkDrain(b *testing.B) {
 	}
 	figures := make(map[string][]float64)
 	for b.Loop() {
-		for round := range rounds {
-			var own result
-			for _, one := range relays {
+		// The first round warms everybody up. Each round begins with another one.
+		for round := range 1 + rounds {
+			results := make(map[string]result)
+			for turn := range relays {
+				one := relays[(round+turn)%len(relays)]
 				got := br.measure(ctx, b, one.relay, newEvents(round, one.numEvents))
+				results[one.name] = got
 				b.Logf("round %d: %s %.0f rows/s, %.1f µs of processor time per row, %.1f%% of the keys out of order",
-					round+1, one.name, got.rate, got.cpuMicros, 100*got.unordered)
-				add := func(name string, value float64) { figures[name] = append(figures[name], value) }
-				add(one.name+"_rows/s", got.rate)
-				add(one.name+"_cpu-µs/row", got.cpuMicros)
-				add(one.name+"_keys_unordered_%", 100*got.unordered)
-				if one.name == "truegreen" {
-					own = got
-					continue
+					round, one.name, got.rate, got.cpuMicros, 100*got.unordered)
+			}
+			if round == 0 {
+				continue
+			}
+			own := results["truegreen"]
+			for name, got := range results {
+				add := func(figure string, value float64) { figures[figure] = append(figures[figure], value) }
+				add(name+"_rows/s", got.rate)
+				add(name+"_cpu-µs/row", got.cpuMicros)
+				add(name+"_keys_unordered_%", 100*got.unordered)
+				if name != "truegreen" {
+					add("truegreen/"+name, own.rate/got.rate)
+					add(name+"/truegreen_cpu", got.cpuMicros/own.cpuMicros)
 				}
-				add("truegreen/"+one.name, own.rate/got.rate)
-				add(one.name+"/truegreen_cpu", got.cpuMicros/own.cpuMicros)
 			}
 		}
 	}

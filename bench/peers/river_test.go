@@ -77,7 +77,7 @@ func (w *publishWorker) Work(_ context.Context, job *river.Job[publishArgs]) err
 func newRiver(ctx context.Context, b *testing.B, br *broker, name string, config riverConfig) *riverRelay {
 	b.Helper()
 	br.createStream(ctx, b, name)
-	return &riverRelay{config: config, js: connect(b, br.server.URL()), name: name, pool: openPool(ctx, b, 40)}
+	return &riverRelay{config: config, js: connect(b, br.server.URL()), name: name, pool: openPool(ctx, b, 40, freshPlans)}
 }
 
 func (r *riverRelay) stream() string { return r.name }

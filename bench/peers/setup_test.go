@@ -26,7 +26,7 @@ const (
 	numKeys     = 10_000 // the events are spread over
 	pollEvery   = 5 * time.Millisecond
 	waitAtMost  = 5 * time.Minute
-	headerKey   = "ce-partitionkey" // headers that Truegreen's messages have too
+	headerKey   = "ce-partitionkey"
 	headerSeq   = "ce-sequence"
 	eventType   = "wallet.staked.v1"
 	maxInFlight = 4000 // messages of one connection
@@ -115,23 +115,33 @@ func connect(b *testing.B, url string) jetstream.JetStream {
 func (br *broker) createStream(ctx context.Context, b *testing.B, name string) {
 	b.Helper()
 	_, err := br.js.CreateStream(ctx, jetstream.StreamConfig{
-		Discard:    jetstream.DiscardNew,
-		Duplicates: 2 * time.Minute,
-		Name:       name,
-		Storage:    jetstream.FileStorage,
-		Subjects:   []string{name + ".>"},
+		AllowAtomicPublish: true,
+		Discard:            jetstream.DiscardNew,
+		Duplicates:         2 * time.Minute,
+		Name:               name,
+		Storage:            jetstream.FileStorage,
+		Subjects:           []string{name + ".>"},
 	})
 	require.NoError(b, err)
 }
 
-// publish sends one event of a peer, without waiting for its acknowledgement.
+// publish sends one event of a peer, without waiting for its acknowledgement. It has
+// the headers of a message of Truegreen.
 func publish(js jetstream.JetStream, stream, id, key, keySeq string, payload []byte) (jetstream.PubAckFuture, error) {
 	return js.PublishMsgAsync(&nats.Msg{
 		Data: payload,
 		Header: nats.Header{
-			headerKey:             {key},
-			headerSeq:             {keySeq},
-			jetstream.MsgIDHeader: {id},
+			headerKey:                      {key},
+			headerSeq:                      {keySeq},
+			"ce-id":                        {id},
+			"ce-source":                    {"/truegreen/wallet"},
+			"ce-specversion":               {"1.0"},
+			"ce-subject":                   {key},
+			"ce-time":                      {time.Now().UTC().Format(time.RFC3339Nano)},
+			"ce-type":                      {eventType},
+			"content-type":                 {"application/json"},
+			jetstream.ExpectedStreamHeader: {stream},
+			jetstream.MsgIDHeader:          {id},
 		},
 		Subject: stream + "." + eventType,
 	}, jetstream.WithStallWait(time.Minute))
@@ -215,13 +225,20 @@ func (br *broker) verify(ctx context.Context, b *testing.B, stream jetstream.Str
 	return float64(len(unordered)) / float64(len(last))
 }
 
-// openPool makes a database of its own on the server that all relays share.
-func openPool(ctx context.Context, b *testing.B, maxConns int32) *pgxpool.Pool {
+// freshPlans are the settings of the peers' sessions: a plan that is kept may be one
+// for tables that were empty.
+var freshPlans = map[string]string{"plan_cache_mode": "force_custom_plan"}
+
+// openPool makes a database of its own on the server that all relays share; settings
+// are those of its sessions.
+func openPool(ctx context.Context, b *testing.B, maxConns int32, settings map[string]string) *pgxpool.Pool {
 	b.Helper()
 	config, err := pgxpool.ParseConfig(dbtest.Durable(ctx, b).URL)
 	require.NoError(b, err)
 	config.MaxConns = maxConns
-	config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
+	for name, value := range settings {
+		config.ConnConfig.RuntimeParams[name] = value
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	require.NoError(b, err)
 	b.Cleanup(pool.Close)

@@ -80,7 +80,7 @@ func newWatermill(ctx context.Context, b *testing.B, br *broker, name string, co
 		config: config,
 		js:     connect(b, br.server.URL()),
 		name:   name,
-		pool:   openPool(ctx, b, int32(config.numTopics+4)),
+		pool:   openPool(ctx, b, int32(config.numTopics+4), freshPlans),
 	}
 	r.beginner = wmsql.BeginnerFromPgx(r.pool)
 	if config.std {

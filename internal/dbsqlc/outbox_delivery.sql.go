@@ -7,7 +7,6 @@ package dbsqlc
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,7 +24,7 @@ WITH held AS MATERIALIZED (
         AND held.discarded_at IS NULL
         AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
         AND (
-            (held.parked_at IS NOT NULL AND $5::boolean)
+            (held.parked_at IS NOT NULL AND $6::boolean)
             -- What became due behind after_place holds its key until it is come to.
             OR (held.parked_at IS NULL AND (held.not_before > statement_timestamp() OR held.place <= $4))
         )
@@ -45,15 +44,16 @@ WITH held AS MATERIALIZED (
         AND delivery.discarded_at IS NULL
         AND (delivery.not_before IS NULL OR delivery.not_before <= statement_timestamp())
         AND (held.key IS NULL OR delivery.place < held.first_place)
+        AND delivery.key <> ALL ($5::text[])
     ORDER BY delivery.place, delivery.id
-    LIMIT $6::integer
+    LIMIT $7::integer
 ), noted AS (
     UPDATE outbox_shard AS shard
     SET
         inflight_first = flight.first_place,
         inflight_last = flight.last_place,
         inflight_num = flight.num_events,
-        lease_expires_at = clock_timestamp() + $7::interval
+        lease_expires_at = clock_timestamp() + $8::interval
     FROM (
         SELECT
             min(claimed.place) AS first_place,
@@ -63,7 +63,7 @@ WITH held AS MATERIALIZED (
     ) AS flight
     WHERE shard.stream = $1
         AND shard.shard = $2
-        AND shard.lease_epoch = $8
+        AND shard.lease_epoch = $9
         AND shard.lease_owner IS NOT NULL
         AND flight.num_events > 0
     RETURNING shard.shard
@@ -87,6 +87,7 @@ SELECT
             -- Those that failed, and those behind them, hold their keys by themselves.
             AND late.not_before IS NULL
             AND NOT EXISTS (SELECT FROM held WHERE held.key = late.key)
+            AND late.key <> ALL ($5::text[])
     ))::boolean AS is_late,
     event.key,
     event.key_seq,
@@ -106,6 +107,7 @@ type OutboxDeliveryClaimParams struct {
 	Shard           int32
 	SafePlace       int64
 	AfterPlace      int64
+	ClosedKeys      []string
 	ParkedRowsBlock bool
 	MaxEvents       int32
 	LeaseTtl        time.Duration
@@ -117,11 +119,11 @@ type OutboxDeliveryClaimRow struct {
 	Attempts     int32
 	CreatedAt    time.Time
 	EventID      uuid.UUID
-	Headers      json.RawMessage
+	Headers      []byte
 	IsLate       bool
 	Key          string
 	KeySeq       int64
-	Payload      json.RawMessage
+	Payload      []byte
 	Place        int64
 	SnapshotXmax int64
 	SnapshotXmin int64
@@ -132,8 +134,8 @@ type OutboxDeliveryClaimRow struct {
 // their places, above after_place, and notes on the shard that they are in
 // flight. It locks no event: the caller holds the shard's lease, and gets nothing
 // once it was lost. Left out are events that wait after a failure of their own,
-// parked ones, and those behind such an event of their key, so that a failing key
-// never fills the batch.
+// parked ones, those behind such an event of their key, and those of closed_keys, so
+// that a failing key never fills the batch.
 //
 // is_late says that an event above safe_place is due that stands at or below
 // after_place: its transaction took its place early and committed late. Later
@@ -147,6 +149,7 @@ func (q *Queries) OutboxDeliveryClaim(ctx context.Context, db DBTX, arg *OutboxD
 		arg.Shard,
 		arg.SafePlace,
 		arg.AfterPlace,
+		arg.ClosedKeys,
 		arg.ParkedRowsBlock,
 		arg.MaxEvents,
 		arg.LeaseTtl,
@@ -182,6 +185,83 @@ func (q *Queries) OutboxDeliveryClaim(ctx context.Context, db DBTX, arg *OutboxD
 		return nil, err
 	}
 	return items, nil
+}
+
+const outboxDeliveryDiscarded = `-- name: OutboxDeliveryDiscarded :many
+SELECT delivery.id
+FROM outbox_delivery AS delivery
+WHERE delivery.id = ANY ($1::bigint[])
+    AND delivery.discarded_at IS NOT NULL
+ORDER BY delivery.id
+`
+
+type OutboxDeliveryDiscardedParams struct {
+	Ids []int64
+}
+
+// OutboxDeliveryDiscarded returns those of the events given that were given up.
+func (q *Queries) OutboxDeliveryDiscarded(ctx context.Context, db DBTX, arg *OutboxDeliveryDiscardedParams) ([]int64, error) {
+	rows, err := db.Query(ctx, outboxDeliveryDiscarded, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const outboxDeliveryHasNew = `-- name: OutboxDeliveryHasNew :one
+SELECT EXISTS (
+    SELECT
+    FROM outbox_delivery AS delivery
+    WHERE delivery.stream = $1
+        AND delivery.shard = $2
+        AND delivery.place > $3
+        AND delivery.published_at IS NULL
+        AND delivery.parked_at IS NULL
+        AND delivery.discarded_at IS NULL
+        AND delivery.not_before IS NULL
+) AS has_new
+`
+
+type OutboxDeliveryHasNewParams struct {
+	Stream    string
+	Shard     int32
+	SafePlace int64
+}
+
+// OutboxDeliveryHasNew says whether a claim might find anything above safe_place that
+// has not failed: a claim that finds nothing costs ten times as much.
+func (q *Queries) OutboxDeliveryHasNew(ctx context.Context, db DBTX, arg *OutboxDeliveryHasNewParams) (bool, error) {
+	row := db.QueryRow(ctx, outboxDeliveryHasNew, arg.Stream, arg.Shard, arg.SafePlace)
+	var has_new bool
+	err := row.Scan(&has_new)
+	return has_new, err
+}
+
+const outboxDeliveryHoldReleased = `-- name: OutboxDeliveryHoldReleased :exec
+SELECT outbox_hold_released($1::bigint[])
+`
+
+type OutboxDeliveryHoldReleasedParams struct {
+	Ids []int64
+}
+
+// OutboxDeliveryHoldReleased is for events that were published by anybody but their
+// leaseholder; see the SQL function outbox_hold_released.
+func (q *Queries) OutboxDeliveryHoldReleased(ctx context.Context, db DBTX, arg *OutboxDeliveryHoldReleasedParams) error {
+	_, err := db.Exec(ctx, outboxDeliveryHoldReleased, arg.Ids)
+	return err
 }
 
 const outboxDeliveryLeaveGaps = `-- name: OutboxDeliveryLeaveGaps :one
@@ -334,23 +414,45 @@ func (q *Queries) OutboxDeliveryMarkPublished(ctx context.Context, db DBTX, arg 
 }
 
 const outboxDeliveryTakeOver = `-- name: OutboxDeliveryTakeOver :many
-WITH taken AS (
-    UPDATE outbox_delivery AS delivery
-    SET
-        attempts = delivery.attempts + 1,
-        crashes = delivery.crashes + CASE WHEN $1::boolean THEN 1 ELSE 0 END,
-        last_attempt_at = clock_timestamp(),
-        last_error = $2::text,
-        last_error_class = 'ambiguous',
-        park_reason = CASE WHEN $1::boolean AND delivery.crashes >= 1 THEN 'crash' END,
-        parked_at = CASE WHEN $1::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
-    WHERE delivery.stream = $3
-        AND delivery.shard = $4
-        AND delivery.place BETWEEN $5 AND $6
+WITH flown AS (
+    SELECT delivery.id
+    FROM outbox_delivery AS delivery
+    WHERE delivery.stream = $1
+        AND delivery.shard = $2
+        AND delivery.place BETWEEN $3 AND $4
         AND delivery.published_at IS NULL
         AND delivery.parked_at IS NULL
         AND delivery.discarded_at IS NULL
         AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
+        AND NOT EXISTS (
+            SELECT
+            FROM outbox_delivery AS held
+            WHERE held.stream = delivery.stream
+                AND held.shard = delivery.shard
+                AND held.key = delivery.key
+                AND held.place < delivery.place
+                AND held.published_at IS NULL
+                AND held.discarded_at IS NULL
+                AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
+                AND (
+                    (held.parked_at IS NOT NULL AND $5::boolean)
+                    OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
+                )
+        )
+    ORDER BY delivery.place, delivery.id
+    LIMIT $6::integer
+), taken AS (
+    UPDATE outbox_delivery AS delivery
+    SET
+        attempts = delivery.attempts + 1,
+        crashes = delivery.crashes + CASE WHEN $7::boolean THEN 1 ELSE 0 END,
+        last_attempt_at = clock_timestamp(),
+        last_error = $8::text,
+        last_error_class = 'ambiguous',
+        park_reason = CASE WHEN $7::boolean AND delivery.crashes >= 1 THEN 'crash' END,
+        parked_at = CASE WHEN $7::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
+    WHERE delivery.id IN (SELECT flown.id FROM flown)
+        AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
     RETURNING delivery.id, delivery.park_reason
 )
 SELECT taken.id
@@ -360,26 +462,32 @@ ORDER BY taken.id
 `
 
 type OutboxDeliveryTakeOverParams struct {
-	Alone      bool
-	Error      string
-	Stream     string
-	Shard      int32
-	FirstPlace int64
-	LastPlace  int64
+	Stream          string
+	Shard           int32
+	FirstPlace      int64
+	LastPlace       int64
+	ParkedRowsBlock bool
+	NumEvents       int32
+	Alone           bool
+	Error           string
 }
 
-// OutboxDeliveryTakeOver records that the events of a shard from first_place to
-// last_place were in flight and that what became of them was not stored: the
-// broker may have them. alone says that it was one event, with which a worker died;
-// the second that dies with it alone parks it. It returns those that it parked.
+// OutboxDeliveryTakeOver records that the first num_events events of a shard from
+// first_place to last_place were in flight and that what became of them was not
+// stored: the broker may have them. Events between those places that waited behind a
+// held one of their key were not in flight. alone says that it was one event, with
+// which a worker died; the second that dies with it alone parks it. It returns those
+// that it parked.
 func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *OutboxDeliveryTakeOverParams) ([]int64, error) {
 	rows, err := db.Query(ctx, outboxDeliveryTakeOver,
-		arg.Alone,
-		arg.Error,
 		arg.Stream,
 		arg.Shard,
 		arg.FirstPlace,
 		arg.LastPlace,
+		arg.ParkedRowsBlock,
+		arg.NumEvents,
+		arg.Alone,
+		arg.Error,
 	)
 	if err != nil {
 		return nil, err

@@ -79,9 +79,12 @@ SELECT event.id
 FROM outbox_event AS event
 JOIN outbox_stream AS stream ON stream.stream = event.stream
 WHERE event.id = ANY ($1::bigint[])
-    AND octet_length(event.payload::text)
-        + CASE WHEN event.headers = '{}' THEN 0 ELSE octet_length(event.headers::text) END
-        > stream.max_event_bytes
+    AND (
+        octet_length(event.headers::text) > 32768
+        OR octet_length(event.payload::text)
+            + CASE WHEN event.headers = '{}' THEN 0 ELSE octet_length(event.headers::text) END
+            > stream.max_event_bytes
+    )
 `
 
 type OutboxEventTooLargeParams struct {
@@ -89,7 +92,8 @@ type OutboxEventTooLargeParams struct {
 }
 
 // OutboxEventTooLarge returns those of the events given that are larger than their
-// stream takes as it was last provisioned.
+// stream takes as it was last provisioned, or have more headers than any message may:
+// such were let in once.
 func (q *Queries) OutboxEventTooLarge(ctx context.Context, db DBTX, arg *OutboxEventTooLargeParams) ([]int64, error) {
 	rows, err := db.Query(ctx, outboxEventTooLarge, arg.Ids)
 	if err != nil {

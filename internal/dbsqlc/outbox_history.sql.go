@@ -28,6 +28,25 @@ func (q *Queries) OutboxHistoryDrop(ctx context.Context, db DBTX, arg *OutboxHis
 	return kept, err
 }
 
+const outboxHistoryLag = `-- name: OutboxHistoryLag :one
+SELECT coalesce((
+    SELECT clock_timestamp() - coalesce(delivery.published_at, delivery.discarded_at)
+    FROM outbox_delivery AS delivery
+    WHERE num_nonnulls(delivery.published_at, delivery.discarded_at) = 1
+    ORDER BY delivery.id
+    LIMIT 1
+), '0')::interval AS lag
+`
+
+// OutboxHistoryLag returns how long ago the first event that is still to be moved was
+// published or discarded.
+func (q *Queries) OutboxHistoryLag(ctx context.Context, db DBTX) (time.Duration, error) {
+	row := db.QueryRow(ctx, outboxHistoryLag)
+	var lag time.Duration
+	err := row.Scan(&lag)
+	return lag, err
+}
+
 const outboxHistoryLock = `-- name: OutboxHistoryLock :one
 SELECT pg_try_advisory_xact_lock(hashtextextended('truegreen.outbox_history', 0)) AS locked
 `
@@ -85,21 +104,22 @@ WHERE id IN (
     SELECT job.id
     FROM river_job AS job
     WHERE job.state = 'discarded'
-        AND job.kind IN (SELECT stream.job_kind FROM outbox_stream AS stream)
-        AND job.finalized_at < clock_timestamp() - $1::interval
+        AND job.kind IN (SELECT stream.job_kind FROM outbox_stream AS stream UNION ALL SELECT $1::text)
+        AND job.finalized_at < clock_timestamp() - $2::interval
     ORDER BY job.id
     LIMIT 10000
 )
 `
 
 type OutboxJobPruneParams struct {
-	Keep time.Duration
+	MaintenanceKind string
+	Keep            time.Duration
 }
 
-// OutboxJobPrune removes publish jobs that failed for good longer ago than keep: what
-// became of their events is on the events.
+// OutboxJobPrune removes publish and maintenance jobs that failed for good longer ago
+// than keep: what became of the events is on the events.
 func (q *Queries) OutboxJobPrune(ctx context.Context, db DBTX, arg *OutboxJobPruneParams) (int64, error) {
-	result, err := db.Exec(ctx, outboxJobPrune, arg.Keep)
+	result, err := db.Exec(ctx, outboxJobPrune, arg.MaintenanceKind, arg.Keep)
 	if err != nil {
 		return 0, err
 	}

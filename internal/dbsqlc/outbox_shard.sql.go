@@ -49,26 +49,71 @@ func (q *Queries) OutboxShardBackOff(ctx context.Context, db DBTX, arg *OutboxSh
 	return result.RowsAffected(), nil
 }
 
-const outboxShardCountPublished = `-- name: OutboxShardCountPublished :exec
+const outboxShardCountPublished = `-- name: OutboxShardCountPublished :one
 UPDATE outbox_shard
 SET
     last_published_at = clock_timestamp(),
     num_published = num_published + $1::bigint
 WHERE stream = $2
     AND shard = $3
+RETURNING (lease_epoch = $4 AND lease_owner IS NOT NULL)::boolean AS holds_lease
 `
 
 type OutboxShardCountPublishedParams struct {
 	NumPublished int64
 	Stream       string
 	Shard        int32
+	LeaseEpoch   int64
 }
 
-// OutboxShardCountPublished adds to a shard's count of published events and moves
-// its last acknowledgement. It asks for no lease: see OutboxEventMarkPublished.
-func (q *Queries) OutboxShardCountPublished(ctx context.Context, db DBTX, arg *OutboxShardCountPublishedParams) error {
-	_, err := db.Exec(ctx, outboxShardCountPublished, arg.NumPublished, arg.Stream, arg.Shard)
-	return err
+// OutboxShardCountPublished adds to a shard's count of published events, moves its
+// last acknowledgement, and says whether the lease of lease_epoch holds. It asks for
+// none: see OutboxDeliveryMarkPublished.
+func (q *Queries) OutboxShardCountPublished(ctx context.Context, db DBTX, arg *OutboxShardCountPublishedParams) (bool, error) {
+	row := db.QueryRow(ctx, outboxShardCountPublished,
+		arg.NumPublished,
+		arg.Stream,
+		arg.Shard,
+		arg.LeaseEpoch,
+	)
+	var holds_lease bool
+	err := row.Scan(&holds_lease)
+	return holds_lease, err
+}
+
+const outboxShardExtend = `-- name: OutboxShardExtend :execrows
+UPDATE outbox_shard
+SET
+    awake_until = clock_timestamp() + $1::interval,
+    lease_expires_at = clock_timestamp() + $2::interval
+WHERE stream = $3
+    AND shard = $4
+    AND lease_epoch = $5
+    AND lease_owner IS NOT NULL
+`
+
+type OutboxShardExtendParams struct {
+	AwakeFor   time.Duration
+	LeaseTtl   time.Duration
+	Stream     string
+	Shard      int32
+	LeaseEpoch int64
+}
+
+// OutboxShardExtend extends a lease whatever is in flight, and promises appends that
+// the leaseholder finds their rows. No row changes if the lease was lost.
+func (q *Queries) OutboxShardExtend(ctx context.Context, db DBTX, arg *OutboxShardExtendParams) (int64, error) {
+	result, err := db.Exec(ctx, outboxShardExtend,
+		arg.AwakeFor,
+		arg.LeaseTtl,
+		arg.Stream,
+		arg.Shard,
+		arg.LeaseEpoch,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const outboxShardHasDue = `-- name: OutboxShardHasDue :one
@@ -95,10 +140,49 @@ func (q *Queries) OutboxShardHasDue(ctx context.Context, db DBTX, arg *OutboxSha
 	return has_due, err
 }
 
+const outboxShardHold = `-- name: OutboxShardHold :many
+SELECT shard
+FROM outbox_shard
+WHERE stream = $1
+    AND shard = $2
+    AND lease_epoch = $3
+    AND lease_owner IS NOT NULL
+FOR UPDATE
+`
+
+type OutboxShardHoldParams struct {
+	Stream     string
+	Shard      int32
+	LeaseEpoch int64
+}
+
+// OutboxShardHold keeps others from the shard until the transaction ends. No row: the
+// lease was lost.
+func (q *Queries) OutboxShardHold(ctx context.Context, db DBTX, arg *OutboxShardHoldParams) ([]int32, error) {
+	rows, err := db.Query(ctx, outboxShardHold, arg.Stream, arg.Shard, arg.LeaseEpoch)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int32
+	for rows.Next() {
+		var shard int32
+		if err := rows.Scan(&shard); err != nil {
+			return nil, err
+		}
+		items = append(items, shard)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const outboxShardInFlight = `-- name: OutboxShardInFlight :one
 SELECT
     inflight_first::bigint AS first_place,
-    inflight_last::bigint AS last_place
+    inflight_last::bigint AS last_place,
+    inflight_num::integer AS num_events
 FROM outbox_shard
 WHERE stream = $1
     AND shard = $2
@@ -117,6 +201,7 @@ type OutboxShardInFlightParams struct {
 type OutboxShardInFlightRow struct {
 	FirstPlace int64
 	LastPlace  int64
+	NumEvents  int32
 }
 
 // OutboxShardInFlight returns what a lease has noted as in flight, and keeps others
@@ -124,7 +209,7 @@ type OutboxShardInFlightRow struct {
 func (q *Queries) OutboxShardInFlight(ctx context.Context, db DBTX, arg *OutboxShardInFlightParams) (*OutboxShardInFlightRow, error) {
 	row := db.QueryRow(ctx, outboxShardInFlight, arg.Stream, arg.Shard, arg.LeaseEpoch)
 	var i OutboxShardInFlightRow
-	err := row.Scan(&i.FirstPlace, &i.LastPlace)
+	err := row.Scan(&i.FirstPlace, &i.LastPlace, &i.NumEvents)
 	return &i, err
 }
 

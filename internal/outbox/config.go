@@ -21,7 +21,7 @@ type Config struct {
 	LeaseTTL time.Duration
 
 	// Linger is how long a pass that found nothing more keeps looking before it
-	// ends. Defaults to 20 ms.
+	// ends. Defaults to 150 ms.
 	Linger time.Duration
 
 	// MaxRetryDelay bounds how long an event waits after a failure of its own, and
@@ -49,7 +49,7 @@ func (config Config) WithDefaults() Config {
 	setDefault(&config.AckTimeout, 3*time.Second)
 	setDefault(&config.BatchSize, 1000)
 	setDefault(&config.LeaseTTL, 6*time.Second)
-	setDefault(&config.Linger, 20*time.Millisecond)
+	setDefault(&config.Linger, 150*time.Millisecond)
 	setDefault(&config.MaxRetryDelay, 5*time.Second)
 	setDefault(&config.ParkAfter, 10*time.Minute)
 	setDefault(&config.ParkAfterFailures, 10)

@@ -25,8 +25,12 @@ const (
 	// when the pass itself is to stop.
 	markTimeout = 5 * time.Second
 
-	// nap is how long a pass that found nothing waits before it looks again.
+	// nap is how long a pass waits before it looks again after it found nothing, or so
+	// little that a batch would cost more than its events.
 	nap = 3 * time.Millisecond
+
+	// smallBatch is from how many events on the next batch is claimed at once.
+	smallBatch = 100
 
 	// maxNamedFailures is how many events an error names.
 	maxNamedFailures = 3
@@ -34,12 +38,13 @@ const (
 
 // drain is one pass that holds a lease.
 type drain struct {
-	afterPlace int64           // places up to here were seen in this round
-	batchLimit int             // below the batch size while the shard recovers from crashes
-	closedKeys map[string]bool // keys of which an event failed: the next pass's
+	afterPlace int64    // places up to here were seen in this round
+	batchLimit int      // below the batch size while the shard recovers from crashes
+	closedKeys []string // keys of which an event failed: the next pass's
 	epoch      int64
 	failures   []string // the first few, in words
-	outage     error    // why no further event can be sent now
+	leaseEnd   time.Time
+	outage     error // why no further event can be sent now
 	pass       Pass
 	relay      *Relay
 	result     DrainResult
@@ -84,8 +89,10 @@ func (drain *drain) run(ctx context.Context) error {
 // as in flight.
 func (drain *drain) claim(ctx context.Context, db dbsqlc.DBTX) ([]Event, error) {
 	for {
+		asked := time.Now()
 		rows, err := queries.OutboxDeliveryClaim(ctx, db, &dbsqlc.OutboxDeliveryClaimParams{
 			AfterPlace:      drain.afterPlace,
+			ClosedKeys:      drain.closedKeys,
 			LeaseEpoch:      drain.epoch,
 			LeaseTtl:        drain.relay.config.LeaseTTL,
 			MaxEvents:       int32(drain.batchLimit),
@@ -97,29 +104,23 @@ func (drain *drain) claim(ctx context.Context, db dbsqlc.DBTX) ([]Event, error) 
 		if err != nil {
 			return nil, fmt.Errorf("claim events: %w", err)
 		}
-		if len(rows) > 0 {
-			drain.seen.note(rows[len(rows)-1])
+		if len(rows) == 0 {
+			return nil, nil
 		}
-		if len(rows) > 0 && rows[0].IsLate {
+		drain.leaseEnd = asked.Add(drain.relay.config.LeaseTTL)
+		drain.seen.note(rows[len(rows)-1])
+		if rows[0].IsLate {
 			drain.afterPlace = 0
 			continue
 		}
-		events := make([]Event, 0, len(rows))
-		for _, row := range rows {
-			drain.afterPlace = row.Place
-			// Its own wait may be over already; a key that failed is the next pass's.
-			if drain.closedKeys[row.Key] {
-				continue
-			}
-			event, err := drain.event(row)
-			if err != nil {
+		drain.afterPlace = rows[len(rows)-1].Place
+		events := make([]Event, len(rows))
+		for i, row := range rows {
+			if events[i], err = drain.event(row); err != nil {
 				return nil, err
 			}
-			events = append(events, event)
 		}
-		if len(events) > 0 || len(rows) == 0 {
-			return events, nil
-		}
+		return events, nil
 	}
 }
 
@@ -144,8 +145,11 @@ func (drain *drain) event(row *dbsqlc.OutboxDeliveryClaimRow) (Event, error) {
 }
 
 // publish sends events, stores what became of each, and claims the next ones in
-// the same transaction.
+// the same transaction, unless few are likely to be there.
 func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error) {
+	if err := drain.assureLease(ctx); err != nil {
+		return nil, err
+	}
 	drain.result.note(events)
 	// A pass that is to stop still waits for the answers to this batch.
 	sendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain.relay.config.AckTimeout)
@@ -154,9 +158,7 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 	if len(outcomes) != len(events) {
 		return nil, fmt.Errorf("publish: the broker's adapter returned %d outcomes for %d events", len(outcomes), len(events))
 	}
-	if err := drain.checkPermanent(ctx, events, outcomes); err != nil {
-		return nil, err
-	}
+	drain.checkPermanent(ctx, events, outcomes)
 	settled := drain.settle(events, outcomes)
 	if len(settled.failed.Ids) == 0 {
 		// A shard that recovers from crashes comes back to whole batches by doubling.
@@ -174,7 +176,7 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 		if err != nil {
 			return err
 		}
-		if !leaseLost && drain.outage == nil && ctx.Err() == nil {
+		if !leaseLost && drain.outage == nil && ctx.Err() == nil && len(events) >= min(smallBatch, drain.batchLimit) {
 			if next, err = drain.claim(markCtx, tx); err != nil {
 				return err
 			}
@@ -192,18 +194,63 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 	return next, nil
 }
 
+// assureLease leaves enough of the lease for one batch: nobody else must come to its
+// events while they may still be on their way. The lease counts from the claim, whose
+// transaction may have taken its time to commit, and the process may have been frozen.
+func (drain *drain) assureLease(ctx context.Context) error {
+	config := drain.relay.config
+	reserve := (config.LeaseTTL - config.AckTimeout) / 4
+	if time.Until(drain.leaseEnd) >= config.AckTimeout+reserve {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	asked := time.Now()
+	numRows, err := queries.OutboxShardExtend(ctx, drain.relay.pool, &dbsqlc.OutboxShardExtendParams{
+		AwakeFor:   awakeFor,
+		LeaseEpoch: drain.epoch,
+		LeaseTtl:   config.LeaseTTL,
+		Shard:      int32(drain.pass.Shard),
+		Stream:     drain.pass.Stream.Name,
+	})
+	if err != nil {
+		return fmt.Errorf("extend lease: %w", err)
+	}
+	if numRows == 0 {
+		return ErrLeaseLost
+	}
+	drain.leaseEnd = asked.Add(config.LeaseTTL)
+	if time.Until(drain.leaseEnd) >= config.AckTimeout+reserve {
+		return nil
+	}
+	// Nothing was sent, and so nothing is in flight.
+	if err := drain.renew(ctx, drain.relay.pool, false); err != nil {
+		return err
+	}
+	return fmt.Errorf("the database took %s to extend a lease of %s: nothing of the batch was sent", time.Since(asked), config.LeaseTTL)
+}
+
 // lookAgain waits a little for new events. Before it gives up it takes back the
 // promise that appends need no job, and looks once more after a grace.
 func (drain *drain) lookAgain(ctx context.Context) ([]Event, error) {
-	// New events stand above what was seen, but for those of transactions that took
-	// their places early and committed late: the last look is for them.
 	for waited := time.Duration(0); waited < drain.relay.config.Linger; waited += nap {
-		events, err := drain.claim(ctx, drain.relay.pool)
-		if err != nil || len(events) > 0 {
-			return events, err
-		}
 		if err := wait(ctx, nap); err != nil {
 			break
+		}
+		// Also at the places of transactions that took them early and may commit late.
+		hasNew, err := queries.OutboxDeliveryHasNew(ctx, drain.relay.pool, &dbsqlc.OutboxDeliveryHasNewParams{
+			SafePlace: drain.seen.safePlace,
+			Shard:     int32(drain.pass.Shard),
+			Stream:    drain.pass.Stream.Name,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("look for new events: %w", err)
+		}
+		if hasNew {
+			events, err := drain.claim(ctx, drain.relay.pool)
+			if err != nil || len(events) > 0 {
+				return events, err
+			}
 		}
 	}
 	if err := drain.renew(ctx, drain.relay.pool, false); err != nil {
@@ -217,7 +264,8 @@ func (drain *drain) lookAgain(ctx context.Context) ([]Event, error) {
 	if err != nil || len(events) == 0 {
 		return nil, err
 	}
-	return events, drain.renew(ctx, drain.relay.pool, true)
+	// Appends may rely on this pass again, once what it found is sent.
+	return events, nil
 }
 
 // renew extends the lease, and promises appends to find their events, or not.

@@ -86,11 +86,13 @@ func (drain *drain) giveBack(ctx context.Context) {
 		switch {
 		case err == nil:
 			_, err = queries.OutboxDeliveryTakeOver(ctx, tx, &dbsqlc.OutboxDeliveryTakeOverParams{
-				Error:      "what became of it could not be stored",
-				FirstPlace: flight.FirstPlace,
-				LastPlace:  flight.LastPlace,
-				Shard:      int32(drain.pass.Shard),
-				Stream:     drain.pass.Stream.Name,
+				Error:           "what became of it could not be stored",
+				FirstPlace:      flight.FirstPlace,
+				LastPlace:       flight.LastPlace,
+				NumEvents:       flight.NumEvents,
+				ParkedRowsBlock: drain.pass.Stream.ParkedBlocks,
+				Shard:           int32(drain.pass.Shard),
+				Stream:          drain.pass.Stream.Name,
 			})
 			if err != nil {
 				return fmt.Errorf("record the attempts: %w", err)

@@ -13,6 +13,7 @@ import (
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/freshness"
 	"truegreen/internal/pgtx"
+	"truegreen/jobs"
 )
 
 const (
@@ -22,6 +23,10 @@ const (
 
 	// moveWindow is how many events one transaction looks at and moves.
 	moveWindow = 5000
+
+	// maxMoveLag is how much longer than meant delivered events may stay among the
+	// undelivered ones before the loop fails.
+	maxMoveLag = 6 * time.Hour
 
 	// ddlLockTimeout is how long making or dropping a partition waits for readers,
 	// who would queue up behind it.
@@ -85,7 +90,10 @@ func (keeper *Keeper) Keep(ctx context.Context, complete freshness.Completion) (
 	err := keeper.pass(ctx, &result)
 	if err != nil {
 		err = fmt.Errorf("keep outbox: %w", err)
-		recordErr := pgtx.Do(context.WithoutCancel(ctx), keeper.pool, func(tx pgx.Tx) error {
+		// Also of a pass whose time is over.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+		defer cancel()
+		recordErr := pgtx.Do(ctx, keeper.pool, func(tx pgx.Tx) error {
 			return keeper.recorder.Record(ctx, tx, freshness.Progress{Err: err, Kind: freshness.Failure, Loop: keeper.config.Loop})
 		})
 		return result, errors.Join(err, recordErr)
@@ -122,7 +130,9 @@ func (keeper *Keeper) pass(ctx context.Context, result *KeepResult) error {
 	if err != nil {
 		return fmt.Errorf("drop old partitions of delivered events: %w", err)
 	}
-	if result.NumPruned, err = queries.OutboxJobPrune(ctx, keeper.pool, &dbsqlc.OutboxJobPruneParams{Keep: keeper.config.Keep}); err != nil {
+	if result.NumPruned, err = queries.OutboxJobPrune(ctx, keeper.pool, &dbsqlc.OutboxJobPruneParams{
+		Keep: keeper.config.Keep, MaintenanceKind: jobs.MaintenanceArgs{}.Kind(),
+	}); err != nil {
 		return fmt.Errorf("remove old failed jobs: %w", err)
 	}
 	if len(kept) > 0 {
@@ -132,7 +142,7 @@ func (keeper *Keeper) pass(ctx context.Context, result *KeepResult) error {
 }
 
 // move leaves some of the pass's time to the rest of it. What it does not come to
-// is the next pass's.
+// is the next pass's; it fails if that has been so for long.
 func (keeper *Keeper) move(ctx context.Context, result *KeepResult) error {
 	started := time.Now()
 	var afterID int64
@@ -156,6 +166,14 @@ func (keeper *Keeper) move(ctx context.Context, result *KeepResult) error {
 			return nil
 		}
 		afterID = moved[2]
+	}
+	lag, err := queries.OutboxHistoryLag(ctx, keeper.pool)
+	if err != nil {
+		return fmt.Errorf("look for the oldest: %w", err)
+	}
+	if lag > keeper.config.KeepLive+maxMoveLag {
+		return fmt.Errorf("the oldest was delivered %s ago and should have been moved after %s: more is delivered than %s of each pass can move",
+			lag.Round(time.Minute), keeper.config.KeepLive, keeper.config.Budget/2)
 	}
 	return nil
 }

@@ -143,6 +143,38 @@ func TestKeeper_Keep(t *testing.T) {
 		require.Equal(t, []string{"7"}, bundle.strings(ctx, t, `SELECT id::text FROM outbox_delivery`))
 	})
 
+	t.Run("FailsOnceItCannotKeepUp", func(t *testing.T) {
+		t.Parallel()
+		for age, isLate := range map[time.Duration]bool{29 * time.Hour: false, 31 * time.Hour: true} {
+			t.Run(age.String(), func(t *testing.T) {
+				t.Parallel()
+				ctx := t.Context()
+				bundle := setupKeeper(ctx, t)
+				keeper, err := outbox.NewKeeper(bundle.db.Pool, bundle.record, outbox.KeeperConfig{Budget: 1})
+				require.NoError(t, err)
+				bundle.stage(ctx, t, "old")
+				bundle.resolve(ctx, t, "old", published, age)
+				_, err = keeper.Keep(ctx, bundle.record.complete)
+				if !isLate {
+					require.NoError(t, err)
+					return
+				}
+				require.ErrorContains(t, err, "the oldest was delivered 31h0m0s ago and should have been moved after 24h0m0s")
+			})
+		}
+	})
+
+	t.Run("RecordsThatItsTimeWasOver", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancel(t.Context())
+		bundle := setupKeeper(ctx, t)
+		cancel()
+		_, err := bundle.keeper.Keep(ctx, bundle.record.complete)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Len(t, bundle.record.recorded, 1)
+		require.Equal(t, freshness.Failure, bundle.record.recorded[0].Kind)
+	})
+
 	t.Run("LeavesTheTablesToAnotherKeeper", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
@@ -159,17 +191,17 @@ func TestKeeper_Keep(t *testing.T) {
 		require.Zero(t, result.NumMoved)
 	})
 
-	t.Run("RemovesPublishJobsThatFailedForGoodLongAgo", func(t *testing.T) {
+	t.Run("RemovesJobsThatFailedForGoodLongAgo", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
 		bundle := setupKeeper(ctx, t)
 		bundle.exec(ctx, t, `
 			INSERT INTO river_job (args, kind, max_attempts, queue, state, finalized_at)
 			SELECT '{}', kind, 1, kind, 'discarded', now() - age
-			FROM (VALUES ('outbox_wallet', interval '31 days'), ('outbox_wallet', interval '29 days'), ('settlement_cashback', interval '31 days')) AS job (kind, age)`)
+			FROM (VALUES ('outbox_wallet', interval '31 days'), ('outbox_wallet', interval '29 days'), ('settlement_cashback', interval '31 days'), ('maintenance', interval '31 days')) AS job (kind, age)`)
 		result, err := bundle.keeper.Keep(ctx, bundle.record.complete)
 		require.NoError(t, err)
-		require.Equal(t, int64(1), result.NumPruned)
+		require.Equal(t, int64(2), result.NumPruned)
 		require.Equal(t, []string{"outbox_wallet", "settlement_cashback"}, bundle.strings(ctx, t, `SELECT kind FROM river_job ORDER BY kind`))
 	})
 }

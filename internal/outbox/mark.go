@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,14 +35,20 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 	}
 	someAcknowledged := len(marks.acknowledged.Ids) > 0
 	for i, outcome := range outcomes {
-		if outcome.Class == ClassNotSent && !drain.closedKeys[events[i].Key] {
-			// Time was over, not an earlier event of its key: this pass may come to it.
-			drain.afterPlace = 0
-		}
-		if outcome.Class == ClassAcknowledged || outcome.Class == ClassNotSent {
+		if outcome.Class == ClassNotSent {
+			if !slices.Contains(drain.closedKeys, events[i].Key) {
+				// Time was over, not an earlier event of its key: this pass may come to it.
+				drain.afterPlace = 0
+			}
 			continue
 		}
-		drain.closedKeys[events[i].Key] = true
+		drain.result.NumSent++
+		if outcome.Class == ClassAcknowledged {
+			continue
+		}
+		if !slices.Contains(drain.closedKeys, events[i].Key) {
+			drain.closedKeys = append(drain.closedKeys, events[i].Key)
+		}
 		addFailures := int32(1)
 		if outcome.Class == ClassInfrastructure || (outcome.Class == ClassAmbiguous && !someAcknowledged) {
 			addFailures = 0
@@ -49,7 +56,7 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 		}
 		marks.failed.AddFailures = append(marks.failed.AddFailures, addFailures)
 		marks.failed.Classes = append(marks.failed.Classes, string(outcome.Class))
-		marks.failed.Errors = append(marks.failed.Errors, outcome.Err.Error())
+		marks.failed.Errors = append(marks.failed.Errors, storable(outcome.Err.Error()))
 		marks.failed.Ids = append(marks.failed.Ids, events[i].ID)
 		drain.result.NumFailed++
 		if len(drain.failures) < maxNamedFailures {
@@ -62,8 +69,8 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 // checkPermanent believes the broker that it will never take an event only of one
 // that is larger than the stream was provisioned for. Any other would be refused
 // because the broker's stream is no longer what it was: no fault of the event,
-// which must not be parked for it.
-func (drain *drain) checkPermanent(ctx context.Context, events []Event, outcomes []Outcome) error {
+// which must not be parked for it. Where the sizes cannot be read, nothing is believed.
+func (drain *drain) checkPermanent(ctx context.Context, events []Event, outcomes []Outcome) {
 	var ids []int64
 	for i, outcome := range outcomes {
 		if outcome.Class == ClassPermanent {
@@ -71,34 +78,57 @@ func (drain *drain) checkPermanent(ctx context.Context, events []Event, outcomes
 		}
 	}
 	if len(ids) == 0 {
-		return nil
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
 	defer cancel()
 	tooLarge, err := queries.OutboxEventTooLarge(ctx, drain.relay.pool, &dbsqlc.OutboxEventTooLargeParams{Ids: ids})
-	if err != nil {
-		return fmt.Errorf("look at the sizes of %d refused events, first id %d: %w", len(ids), ids[0], err)
-	}
 	for i := range outcomes {
-		if outcomes[i].Class == ClassPermanent && !slices.Contains(tooLarge, events[i].ID) {
+		switch {
+		case outcomes[i].Class != ClassPermanent:
+		case err != nil:
+			outcomes[i].Class = ClassInfrastructure
+			outcomes[i].Err = fmt.Errorf("%w; look at the size of the event: %w", outcomes[i].Err, err)
+		case !slices.Contains(tooLarge, events[i].ID):
 			outcomes[i].Class = ClassInfrastructure
 			outcomes[i].Err = fmt.Errorf("the broker takes less than it was provisioned for; run 'truegreen broker provision': %w", outcomes[i].Err)
 		}
 	}
-	return nil
+}
+
+// storable leaves out what the database takes in no text.
+func storable(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "")
 }
 
 // mark stores the outcomes of one batch, and renews the lease, or sends the shard to
 // rest. Acknowledgements are stored even
 // if the lease was lost; nothing else is then.
 func (drain *drain) mark(ctx context.Context, tx pgx.Tx, marks settled) (leaseLost bool, err error) {
-	if err := drain.markPublished(ctx, tx, marks); err != nil {
+	holdsLease, err := drain.markPublished(ctx, tx, marks)
+	if err != nil {
 		return false, err
+	}
+	if !holdsLease {
+		return true, nil
 	}
 
 	delay := drain.relay.config.retryDelay(drain.pass.Attempt)
-	if err := drain.markFailed(ctx, tx, marks, delay); err != nil {
-		return false, err
+	if len(marks.failed.Ids) > 0 {
+		held, err := queries.OutboxShardHold(ctx, tx, &dbsqlc.OutboxShardHoldParams{
+			LeaseEpoch: drain.epoch,
+			Shard:      int32(drain.pass.Shard),
+			Stream:     drain.pass.Stream.Name,
+		})
+		if err != nil {
+			return false, fmt.Errorf("look whether the lease holds: %w", err)
+		}
+		if len(held) == 0 {
+			return true, nil
+		}
+		if err := drain.markFailed(ctx, tx, marks, delay); err != nil {
+			return false, err
+		}
 	}
 	if drain.outage == nil {
 		err := drain.renew(ctx, tx, true)
@@ -140,9 +170,6 @@ func (drain *drain) record(ctx context.Context, tx pgx.Tx, marks settled, leaseL
 
 // markFailed stores failures, and parks the events that need a person.
 func (drain *drain) markFailed(ctx context.Context, tx pgx.Tx, marks settled, delay time.Duration) error {
-	if len(marks.failed.Ids) == 0 {
-		return nil
-	}
 	marks.failed.Delay = delay
 	marks.failed.LeaseEpoch = drain.epoch
 	marks.failed.ParkAfter = drain.relay.config.ParkAfter
@@ -172,21 +199,52 @@ func (drain *drain) leaveGaps(ctx context.Context, tx pgx.Tx, parked []int64) er
 	return nil
 }
 
-func (drain *drain) markPublished(ctx context.Context, tx pgx.Tx, marks settled) error {
-	if len(marks.acknowledged.Ids) == 0 {
-		return nil
+// markPublished stores acknowledgements, and says whether the lease holds, as far as
+// there are any.
+func (drain *drain) markPublished(ctx context.Context, tx pgx.Tx, marks settled) (holdsLease bool, err error) {
+	ids := marks.acknowledged.Ids
+	if len(ids) == 0 {
+		return true, nil
 	}
 	numMarked, err := queries.OutboxDeliveryMarkPublished(ctx, tx, &marks.acknowledged)
 	if err != nil {
-		return fmt.Errorf("store acknowledgements: %w", err)
+		return false, fmt.Errorf("store acknowledgements: %w", err)
 	}
-	err = queries.OutboxShardCountPublished(ctx, tx, &dbsqlc.OutboxShardCountPublishedParams{
+	if numMarked < int64(len(ids)) {
+		if err := drain.tellOfDiscarded(ctx, tx, ids); err != nil {
+			return false, err
+		}
+	}
+	holdsLease, err = queries.OutboxShardCountPublished(ctx, tx, &dbsqlc.OutboxShardCountPublishedParams{
+		LeaseEpoch:   drain.epoch,
 		NumPublished: numMarked,
 		Shard:        int32(drain.pass.Shard),
 		Stream:       drain.pass.Stream.Name,
 	})
 	if err != nil {
-		return fmt.Errorf("count acknowledgements: %w", err)
+		return false, fmt.Errorf("count acknowledgements: %w", err)
+	}
+	if !holdsLease {
+		// Another pass may be beyond the events that these held back.
+		if err := queries.OutboxDeliveryHoldReleased(ctx, tx, &dbsqlc.OutboxDeliveryHoldReleasedParams{Ids: ids}); err != nil {
+			return false, fmt.Errorf("hold the keys of late acknowledgements: %w", err)
+		}
+	}
+	return holdsLease, nil
+}
+
+// tellOfDiscarded makes the pass fail for events that were given up while they were in
+// flight: the broker has them all the same.
+func (drain *drain) tellOfDiscarded(ctx context.Context, tx pgx.Tx, ids []int64) error {
+	discarded, err := queries.OutboxDeliveryDiscarded(ctx, tx, &dbsqlc.OutboxDeliveryDiscardedParams{Ids: ids})
+	if err != nil {
+		return fmt.Errorf("look for events that were given up: %w", err)
+	}
+	for _, id := range discarded {
+		drain.result.NumFailed++
+		if len(drain.failures) < maxNamedFailures {
+			drain.failures = append(drain.failures, fmt.Sprintf("event %d was discarded while it was in flight, and the broker has it all the same", id))
+		}
 	}
 	return nil
 }

@@ -55,18 +55,19 @@ type Pass struct {
 
 // DrainResult counts what a pass did.
 type DrainResult struct {
-	FirstID      int64  `json:"first_id,omitempty"` // the lowest id that was sent
+	FirstID      int64  `json:"first_id,omitempty"` // the lowest id that was claimed
 	LastID       int64  `json:"last_id,omitempty"`  // the highest
 	NumDuplicate int    `json:"num_duplicate"`      // acknowledged, but known to the broker before
 	NumFailed    int    `json:"num_failed"`         // sent and not acknowledged
 	NumParked    int    `json:"num_parked"`         // of those, how many need a person now
 	NumPublished int    `json:"num_published"`      // acknowledged
+	NumSent      int    `json:"num_sent"`           // handed to the broker
 	Shard        int    `json:"shard"`
 	Stream       string `json:"stream"`
 	Yielded      bool   `json:"yielded"` // the shard was leased, or at rest
 }
 
-// note widens the range of what was sent.
+// note widens the range of what was claimed.
 func (result *DrainResult) note(events []Event) {
 	for i := range events {
 		if result.FirstID == 0 {
@@ -109,7 +110,7 @@ func (relay *Relay) Drain(ctx context.Context, pass Pass) (DrainResult, error) {
 
 	drain := &drain{
 		batchLimit: relay.config.BatchSize,
-		closedKeys: make(map[string]bool),
+		closedKeys: []string{}, // nil would be NULL, of which nothing is known
 		epoch:      lease.LeaseEpoch,
 		pass:       pass,
 		relay:      relay,

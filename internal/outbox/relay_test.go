@@ -30,7 +30,7 @@ func TestRelay_Drain(t *testing.T) {
 
 		result, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
 		require.NoError(t, err)
-		require.Equal(t, outbox.DrainResult{FirstID: 1, LastID: 30, NumPublished: 30, Stream: outbox.StreamRolling}, result)
+		require.Equal(t, outbox.DrainResult{FirstID: 1, LastID: 30, NumPublished: 30, NumSent: 30, Stream: outbox.StreamRolling}, result)
 		require.Equal(t, want, bundle.broker.keys())
 		for i, row := range bundle.rows(ctx, t) {
 			require.Equal(t, "published", row.State)
@@ -56,7 +56,7 @@ func TestRelay_Drain(t *testing.T) {
 		result, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
 		require.ErrorContains(t, err, "1 events not delivered, 2 acknowledged: event")
 		require.ErrorContains(t, err, keys[1])
-		require.Equal(t, outbox.DrainResult{FirstID: 1, LastID: 4, NumFailed: 1, NumPublished: 2, Stream: outbox.StreamRolling}, result)
+		require.Equal(t, outbox.DrainResult{FirstID: 1, LastID: 4, NumFailed: 1, NumPublished: 2, NumSent: 3, Stream: outbox.StreamRolling}, result)
 		require.Equal(t, []string{
 			keys[0] + "#1 published", keys[1] + "#1 delayed", keys[1] + "#2 blocked", keys[2] + "#1 published",
 		}, bundle.states(ctx, t))

@@ -19,12 +19,14 @@ func (drain *drain) takeOver(ctx context.Context, lease *dbsqlc.OutboxShardLease
 	drain.batchLimit = max(1, min(numInFlight/2, drain.batchLimit))
 	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
 		parked, err := queries.OutboxDeliveryTakeOver(ctx, tx, &dbsqlc.OutboxDeliveryTakeOverParams{
-			Alone:      numInFlight == 1,
-			Error:      "the worker that had it in flight died",
-			FirstPlace: *lease.InflightFirst,
-			LastPlace:  *lease.InflightLast,
-			Shard:      int32(drain.pass.Shard),
-			Stream:     drain.pass.Stream.Name,
+			Alone:           numInFlight == 1,
+			Error:           "the worker that had it in flight died",
+			FirstPlace:      *lease.InflightFirst,
+			LastPlace:       *lease.InflightLast,
+			NumEvents:       *lease.InflightNum,
+			ParkedRowsBlock: drain.pass.Stream.ParkedBlocks,
+			Shard:           int32(drain.pass.Shard),
+			Stream:          drain.pass.Stream.Name,
 		})
 		if err != nil {
 			return fmt.Errorf("record the attempts: %w", err)

@@ -3,8 +3,8 @@
 -- their places, above after_place, and notes on the shard that they are in
 -- flight. It locks no event: the caller holds the shard's lease, and gets nothing
 -- once it was lost. Left out are events that wait after a failure of their own,
--- parked ones, and those behind such an event of their key, so that a failing key
--- never fills the batch.
+-- parked ones, those behind such an event of their key, and those of closed_keys, so
+-- that a failing key never fills the batch.
 --
 -- is_late says that an event above safe_place is due that stands at or below
 -- after_place: its transaction took its place early and committed late. Later
@@ -43,6 +43,7 @@ WITH held AS MATERIALIZED (
         AND delivery.discarded_at IS NULL
         AND (delivery.not_before IS NULL OR delivery.not_before <= statement_timestamp())
         AND (held.key IS NULL OR delivery.place < held.first_place)
+        AND delivery.key <> ALL (@closed_keys::text[])
     ORDER BY delivery.place, delivery.id
     LIMIT @max_events::integer
 ), noted AS (
@@ -85,6 +86,7 @@ SELECT
             -- Those that failed, and those behind them, hold their keys by themselves.
             AND late.not_before IS NULL
             AND NOT EXISTS (SELECT FROM held WHERE held.key = late.key)
+            AND late.key <> ALL (@closed_keys::text[])
     ))::boolean AS is_late,
     event.key,
     event.key_seq,
@@ -97,6 +99,34 @@ FROM claimed
 JOIN outbox_event AS event ON event.id = claimed.id
 WHERE EXISTS (SELECT FROM noted)
 ORDER BY claimed.place, claimed.id;
+
+-- name: OutboxDeliveryHasNew :one
+-- OutboxDeliveryHasNew says whether a claim might find anything above safe_place that
+-- has not failed: a claim that finds nothing costs ten times as much.
+SELECT EXISTS (
+    SELECT
+    FROM outbox_delivery AS delivery
+    WHERE delivery.stream = @stream
+        AND delivery.shard = @shard
+        AND delivery.place > @safe_place
+        AND delivery.published_at IS NULL
+        AND delivery.parked_at IS NULL
+        AND delivery.discarded_at IS NULL
+        AND delivery.not_before IS NULL
+) AS has_new;
+
+-- name: OutboxDeliveryDiscarded :many
+-- OutboxDeliveryDiscarded returns those of the events given that were given up.
+SELECT delivery.id
+FROM outbox_delivery AS delivery
+WHERE delivery.id = ANY (@ids::bigint[])
+    AND delivery.discarded_at IS NOT NULL
+ORDER BY delivery.id;
+
+-- name: OutboxDeliveryHoldReleased :exec
+-- OutboxDeliveryHoldReleased is for events that were published by anybody but their
+-- leaseholder; see the SQL function outbox_hold_released.
+SELECT outbox_hold_released(@ids::bigint[]);
 
 -- name: OutboxDeliveryMarkFailed :many
 -- OutboxDeliveryMarkFailed records what went wrong with each event, and returns
@@ -175,11 +205,40 @@ WHERE delivery.id = acknowledged.id
     AND num_nonnulls(delivery.published_at, delivery.discarded_at) = 0;
 
 -- name: OutboxDeliveryTakeOver :many
--- OutboxDeliveryTakeOver records that the events of a shard from first_place to
--- last_place were in flight and that what became of them was not stored: the
--- broker may have them. alone says that it was one event, with which a worker died;
--- the second that dies with it alone parks it. It returns those that it parked.
-WITH taken AS (
+-- OutboxDeliveryTakeOver records that the first num_events events of a shard from
+-- first_place to last_place were in flight and that what became of them was not
+-- stored: the broker may have them. Events between those places that waited behind a
+-- held one of their key were not in flight. alone says that it was one event, with
+-- which a worker died; the second that dies with it alone parks it. It returns those
+-- that it parked.
+WITH flown AS (
+    SELECT delivery.id
+    FROM outbox_delivery AS delivery
+    WHERE delivery.stream = @stream
+        AND delivery.shard = @shard
+        AND delivery.place BETWEEN @first_place AND @last_place
+        AND delivery.published_at IS NULL
+        AND delivery.parked_at IS NULL
+        AND delivery.discarded_at IS NULL
+        AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
+        AND NOT EXISTS (
+            SELECT
+            FROM outbox_delivery AS held
+            WHERE held.stream = delivery.stream
+                AND held.shard = delivery.shard
+                AND held.key = delivery.key
+                AND held.place < delivery.place
+                AND held.published_at IS NULL
+                AND held.discarded_at IS NULL
+                AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
+                AND (
+                    (held.parked_at IS NOT NULL AND @parked_rows_block::boolean)
+                    OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
+                )
+        )
+    ORDER BY delivery.place, delivery.id
+    LIMIT @num_events::integer
+), taken AS (
     UPDATE outbox_delivery AS delivery
     SET
         attempts = delivery.attempts + 1,
@@ -189,13 +248,8 @@ WITH taken AS (
         last_error_class = 'ambiguous',
         park_reason = CASE WHEN @alone::boolean AND delivery.crashes >= 1 THEN 'crash' END,
         parked_at = CASE WHEN @alone::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
-    WHERE delivery.stream = @stream
-        AND delivery.shard = @shard
-        AND delivery.place BETWEEN @first_place AND @last_place
-        AND delivery.published_at IS NULL
-        AND delivery.parked_at IS NULL
-        AND delivery.discarded_at IS NULL
-        AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
+    WHERE delivery.id IN (SELECT flown.id FROM flown)
+        AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
     RETURNING delivery.id, delivery.park_reason
 )
 SELECT taken.id

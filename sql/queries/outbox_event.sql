@@ -14,11 +14,15 @@ SELECT outbox_append_many(
 
 -- name: OutboxEventTooLarge :many
 -- OutboxEventTooLarge returns those of the events given that are larger than their
--- stream takes as it was last provisioned.
+-- stream takes as it was last provisioned, or have more headers than any message may:
+-- such were let in once.
 SELECT event.id
 FROM outbox_event AS event
 JOIN outbox_stream AS stream ON stream.stream = event.stream
 WHERE event.id = ANY (@ids::bigint[])
-    AND octet_length(event.payload::text)
-        + CASE WHEN event.headers = '{}' THEN 0 ELSE octet_length(event.headers::text) END
-        > stream.max_event_bytes;
+    AND (
+        octet_length(event.headers::text) > 32768
+        OR octet_length(event.payload::text)
+            + CASE WHEN event.headers = '{}' THEN 0 ELSE octet_length(event.headers::text) END
+            > stream.max_event_bytes
+    );

@@ -15,6 +15,17 @@ SELECT outbox_history_make(
 -- function of that name for the three numbers that it returns.
 SELECT outbox_history_move(clock_timestamp() - @keep::interval, @after_id::bigint, @window_size::integer)::bigint[] AS moved;
 
+-- name: OutboxHistoryLag :one
+-- OutboxHistoryLag returns how long ago the first event that is still to be moved was
+-- published or discarded.
+SELECT coalesce((
+    SELECT clock_timestamp() - coalesce(delivery.published_at, delivery.discarded_at)
+    FROM outbox_delivery AS delivery
+    WHERE num_nonnulls(delivery.published_at, delivery.discarded_at) = 1
+    ORDER BY delivery.id
+    LIMIT 1
+), '0')::interval AS lag;
+
 -- name: OutboxHistoryDrop :one
 -- OutboxHistoryDrop drops the partitions of days that ended longer ago than keep,
 -- and returns the names of those that it did not dare to drop.
@@ -45,14 +56,14 @@ FROM (
 ) AS overdue;
 
 -- name: OutboxJobPrune :execrows
--- OutboxJobPrune removes publish jobs that failed for good longer ago than keep: what
--- became of their events is on the events.
+-- OutboxJobPrune removes publish and maintenance jobs that failed for good longer ago
+-- than keep: what became of the events is on the events.
 DELETE FROM river_job
 WHERE id IN (
     SELECT job.id
     FROM river_job AS job
     WHERE job.state = 'discarded'
-        AND job.kind IN (SELECT stream.job_kind FROM outbox_stream AS stream)
+        AND job.kind IN (SELECT stream.job_kind FROM outbox_stream AS stream UNION ALL SELECT @maintenance_kind::text)
         AND job.finalized_at < clock_timestamp() - @keep::interval
     ORDER BY job.id
     LIMIT 10000

@@ -20,7 +20,8 @@ WHERE stream = @stream
 -- from the shard until the transaction ends. No row: nothing, or the lease was lost.
 SELECT
     inflight_first::bigint AS first_place,
-    inflight_last::bigint AS last_place
+    inflight_last::bigint AS last_place,
+    inflight_num::integer AS num_events
 FROM outbox_shard
 WHERE stream = @stream
     AND shard = @shard
@@ -46,6 +47,29 @@ WHERE stream = @stream
     AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
     AND (backoff_until IS NULL OR backoff_until <= clock_timestamp())
 RETURNING batch_limit, inflight_first, inflight_last, inflight_num, lease_epoch;
+
+-- name: OutboxShardExtend :execrows
+-- OutboxShardExtend extends a lease whatever is in flight, and promises appends that
+-- the leaseholder finds their rows. No row changes if the lease was lost.
+UPDATE outbox_shard
+SET
+    awake_until = clock_timestamp() + @awake_for::interval,
+    lease_expires_at = clock_timestamp() + @lease_ttl::interval
+WHERE stream = @stream
+    AND shard = @shard
+    AND lease_epoch = @lease_epoch
+    AND lease_owner IS NOT NULL;
+
+-- name: OutboxShardHold :many
+-- OutboxShardHold keeps others from the shard until the transaction ends. No row: the
+-- lease was lost.
+SELECT shard
+FROM outbox_shard
+WHERE stream = @stream
+    AND shard = @shard
+    AND lease_epoch = @lease_epoch
+    AND lease_owner IS NOT NULL
+FOR UPDATE;
 
 -- name: OutboxShardRelease :execrows
 -- OutboxShardRelease gives the lease back. No row changes if it was lost.
@@ -79,15 +103,17 @@ WHERE stream = @stream
     AND lease_epoch = @lease_epoch
     AND lease_owner IS NOT NULL;
 
--- name: OutboxShardCountPublished :exec
--- OutboxShardCountPublished adds to a shard's count of published events and moves
--- its last acknowledgement. It asks for no lease: see OutboxEventMarkPublished.
+-- name: OutboxShardCountPublished :one
+-- OutboxShardCountPublished adds to a shard's count of published events, moves its
+-- last acknowledgement, and says whether the lease of lease_epoch holds. It asks for
+-- none: see OutboxDeliveryMarkPublished.
 UPDATE outbox_shard
 SET
     last_published_at = clock_timestamp(),
     num_published = num_published + @num_published::bigint
 WHERE stream = @stream
-    AND shard = @shard;
+    AND shard = @shard
+RETURNING (lease_epoch = @lease_epoch AND lease_owner IS NOT NULL)::boolean AS holds_lease;
 
 -- name: OutboxShardWake :one
 -- OutboxShardWake assures that a publish job for the shard will run, and says

@@ -103,11 +103,7 @@ func TestPublisher_Publish_Batches(t *testing.T) {
 		mustPublish(ctx, t, bundle.publisher, many(200)...)
 		require.Zero(t, bundle.inBatches(ctx, t))
 
-		chain := make([]outbox.Event, 100)
-		for i := range chain {
-			chain[i] = event("chain", int64(i+1))
-		}
-		mustPublish(ctx, t, bundle.publisher, chain...)
+		mustPublish(ctx, t, bundle.publisher, chain(100)...)
 		require.Equal(t, 100, bundle.inBatches(ctx, t))
 		bundle.requireOrder(ctx, t)
 	})
@@ -127,11 +123,7 @@ func TestPublisher_Publish_Batches(t *testing.T) {
 			require.Equal(t, i == 20, outcome.Duplicate, i)
 		}
 		// The next ones go in a batch again.
-		next := make([]outbox.Event, 300)
-		for i := range next {
-			next[i] = event(fmt.Sprintf("next-%d", i), 1)
-		}
-		mustPublish(ctx, t, bundle.publisher, next...)
+		mustPublish(ctx, t, bundle.publisher, chain(300)...)
 		require.Equal(t, 300, bundle.inBatches(ctx, t))
 	})
 

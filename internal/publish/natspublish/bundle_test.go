@@ -144,6 +144,15 @@ func many(num int) []outbox.Event {
 	return events
 }
 
+// chain are events of one key, which always go in batches.
+func chain(num int) []outbox.Event {
+	events := make([]outbox.Event, num)
+	for i := range events {
+		events[i] = event("chain", int64(i+1))
+	}
+	return events
+}
+
 // maybeSent are the same events, of which none can go in a batch.
 func maybeSent(events []outbox.Event) []outbox.Event {
 	marked := slices.Clone(events)

@@ -41,6 +41,7 @@ type Publisher struct {
 	js         jetstream.JetStream
 	lastError  atomic.Pointer[error] // of connecting; nil while connected
 	logger     *slog.Logger
+	pace       pace
 	support    *support
 }
 
@@ -126,8 +127,9 @@ func (publisher *Publisher) options(looked chan<- struct{}) []nats.Option {
 }
 
 // loseAnswers ends the wait for answers that can't come any more, once those that
-// came are delivered.
+// came are delivered. The next server may be another one.
 func (publisher *Publisher) loseAnswers(conn *nats.Conn) {
+	publisher.support.forget()
 	if err := conn.Barrier(publisher.inbox.lose); err != nil {
 		publisher.inbox.lose()
 	}

@@ -7,8 +7,8 @@ const (
 	// faster than one event at a time.
 	minBatchChain = 64
 
-	// minBatchEvents is from how many events on a batch is faster than many keys at
-	// once: the broker sets a batch up and tears it down.
+	// minBatchEvents is from how many events on a batch may be faster than many keys
+	// at once: the broker sets a batch up and tears it down.
 	minBatchEvents = 250
 
 	// maxBatchEvents is the most that a broker takes in one batch by default.
@@ -28,6 +28,7 @@ type plan struct {
 	lots     []lot  // what goes in batches, one lot per stream
 	next     []int  // for each event, the next one of its key
 	previous []int  // and the one before it
+	wide     bool   // many events in chains that are short: both ways are open
 }
 
 // lot are events of one stream that may go in batches, in their order.
@@ -50,8 +51,8 @@ type keyPlan struct {
 // newPlan sorts events into those that go in batches and those that go by
 // themselves, one at a time per key. A key goes by itself as a whole if the
 // broker would refuse a batch for one of its events: it may have it already, or
-// it has more than maxBytes.
-func newPlan(events []outbox.Event, maxBytes int) *plan {
+// it has more than maxBytes. prefersBatches is asked where both ways are open.
+func newPlan(events []outbox.Event, maxBytes int, prefersBatches func() bool) *plan {
 	p := &plan{
 		atomic:   make([]bool, len(events)),
 		next:     make([]int, len(events)),
@@ -77,7 +78,7 @@ func newPlan(events []outbox.Event, maxBytes int) *plan {
 		key.single = key.single || events[i].MaybeSent || size(&events[i]) > maxBytes
 		keyOf[i] = key
 	}
-	p.fillLots(events, keyOf)
+	p.fillLots(events, keyOf, prefersBatches)
 	for i := range plans {
 		if !p.atomic[plans[i].first] {
 			p.first = append(p.first, plans[i].first)
@@ -87,7 +88,7 @@ func newPlan(events []outbox.Event, maxBytes int) *plan {
 }
 
 // fillLots puts into lots what is worth it.
-func (p *plan) fillLots(events []outbox.Event, keyOf []*keyPlan) {
+func (p *plan) fillLots(events []outbox.Event, keyOf []*keyPlan, prefersBatches func() bool) {
 	var lots []lot
 	longest := make(map[string]int)
 	for i := range events {
@@ -107,8 +108,14 @@ func (p *plan) fillLots(events []outbox.Event, keyOf []*keyPlan) {
 		longest[stream] = max(longest[stream], keyOf[i].length)
 	}
 	for _, one := range lots {
-		if len(one.indexes) < minBatchEvents && longest[one.stream] < minBatchChain {
-			continue
+		if longest[one.stream] < minBatchChain {
+			if len(one.indexes) < minBatchEvents {
+				continue
+			}
+			p.wide = true
+			if !prefersBatches() {
+				continue
+			}
 		}
 		p.lots = append(p.lots, one)
 		for _, index := range one.indexes {

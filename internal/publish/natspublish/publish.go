@@ -60,18 +60,24 @@ func (publisher *Publisher) Publish(ctx context.Context, events []outbox.Event) 
 		encoder:   newEncoder(),
 		events:    events,
 		outcomes:  make([]outbox.Outcome, len(events)),
-		plan:      newPlan(events, publisher.maxBatchedBytes()),
+		plan:      newPlan(events, publisher.maxBatchedBytes(), publisher.pace.prefersBatches),
 		publisher: publisher,
 		sendUntil: now.Add(deadline.Sub(now) / 2),
 		waiting:   make([]bool, len(events)),
 	}
 	defer c.box.close()
 	c.ready = c.first
+	inBatches := len(c.lots) > 0
 	c.run(ctx)
+	failed := false
 	for i := range c.outcomes {
 		if c.outcomes[i].Class == "" {
 			c.outcomes[i] = outbox.Outcome{Class: outbox.ClassNotSent, Err: c.whyNotSent(i)}
 		}
+		failed = failed || c.outcomes[i].Class != outbox.ClassAcknowledged
+	}
+	if c.wide && !failed {
+		publisher.pace.note(inBatches, len(events), time.Since(now))
 	}
 	return c.outcomes
 }
@@ -135,7 +141,6 @@ func (c *call) receive() {
 	clear(answers)
 	c.answers = answers
 	if lost {
-		c.publisher.support.forget()
 		c.lose(errors.New("the connection broke before the broker answered"))
 	}
 }

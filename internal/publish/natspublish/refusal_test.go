@@ -252,7 +252,7 @@ func TestPublisher_Publish_Account(t *testing.T) {
 			_, err := publisher.Provision(ctx, walletSpec())
 			require.NoError(t, err)
 			if way == "known batch" {
-				mustPublish(ctx, t, publisher, freshKeys(300)...)
+				mustPublish(ctx, t, publisher, chain(300)...)
 			}
 			events := mark(freshKeys(400))
 			for i := range events {

@@ -1,0 +1,57 @@
+package natspublish
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// remeasureAfter is after how many calls the dearer way is tried again: a server
+	// may have been replaced, or its disk become busy.
+	remeasureAfter = 256
+
+	// paceWeight is how much of the last call goes into what a way costs.
+	paceWeight = 0.25
+)
+
+// pace learns which way is cheaper for many events of many keys. That depends on
+// the server: where it syncs each message, or several servers agree on each, a batch
+// is many times faster; where it does not, the batch's own cost is lost.
+type pace struct {
+	batched, single float64 // nanoseconds per event; 0: not known
+	mu              sync.Mutex
+	numCalls        int
+}
+
+// prefersBatches says which way the next call should go. What is not known is tried
+// first, batches before the rest: they are never slow by much.
+func (p *pace) prefersBatches() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.numCalls++
+	switch {
+	case p.batched == 0:
+		return true
+	case p.single == 0:
+		return false
+	case p.numCalls%remeasureAfter == 0:
+		return p.batched > p.single
+	default:
+		return p.batched <= p.single
+	}
+}
+
+// note remembers what a call of numEvents cost.
+func (p *pace) note(batched bool, numEvents int, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cost := &p.single
+	if batched {
+		cost = &p.batched
+	}
+	perEvent := float64(took) / float64(numEvents)
+	if *cost == 0 {
+		*cost = perEvent
+	}
+	*cost += paceWeight * (perEvent - *cost)
+}
