@@ -86,9 +86,11 @@ func openPool(ctx context.Context, b *testing.B, url string, maxConns int32) *pg
 	config, err := pgxpool.ParseConfig(url)
 	require.NoError(b, err)
 	config.MaxConns = maxConns
-	config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
-	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
-	config.ConnConfig.RuntimeParams["jit"] = "off"
+	for name, value := range map[string]string{
+		"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off", "jit": "off", "plan_cache_mode": "force_generic_plan",
+	} {
+		config.ConnConfig.RuntimeParams[name] = value
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	require.NoError(b, err)
 	b.Cleanup(pool.Close)

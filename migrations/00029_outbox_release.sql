@@ -263,7 +263,110 @@ END;
 $$;
 -- +goose StatementEnd
 
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION outbox_append(
+    stream text, key text, type text, payload jsonb, headers jsonb DEFAULT '{}', key_seq bigint DEFAULT NULL
+) RETURNS uuid
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    found_stream outbox_stream;
+    looked_after boolean;
+    new_event_id uuid := outbox_new_event_id();
+    new_key_seq bigint := $6;
+    new_shard integer;
+    refusal text;
+BEGIN
+    SELECT * INTO found_stream FROM outbox_stream AS s WHERE s.stream = $1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'append to outbox: there is no stream %', coalesce(quote_literal($1), 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The streams are in table outbox_stream.';
+    END IF;
+    -- What is usual passes by one expression: each one of a function costs time in
+    -- every transaction anew. Whatever it does not know is judged by outbox_refusal.
+    IF (
+        CASE found_stream.key_seq_source WHEN 'supplied' THEN $6 >= 1 ELSE $6 IS NULL END
+        AND length($2) BETWEEN 1 AND 260 AND $2 !~ '[[:cntrl:]]'
+        AND length($3) <= 128 AND $3 ~ '^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){0,7}$' AND NOT starts_with($3, 'truegreen.')
+        AND $5 = '{}'
+        AND octet_length($4::text) <= found_stream.max_event_bytes
+    ) IS NOT TRUE THEN
+        refusal := outbox_refusal(found_stream, $2, $3, $4, $5, $6);
+        IF refusal IS NOT NULL THEN
+            RAISE EXCEPTION 'append to outbox stream %: %', $1, refusal USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+    END IF;
+
+    IF found_stream.key_seq_source = 'counted' THEN
+        INSERT INTO outbox_key AS k (stream, key, last_seq) VALUES ($1, $2, 1)
+        ON CONFLICT (stream, key) DO UPDATE SET last_seq = k.last_seq + 1
+        RETURNING k.last_seq INTO new_key_seq;
+    END IF;
+    new_shard := outbox_shard_of($2, found_stream.num_shards);
+    WITH stored AS (
+        INSERT INTO outbox_event (event_id, headers, key, key_seq, payload, shard, stream, type)
+        VALUES (new_event_id, $5, $2, new_key_seq, $4, new_shard, $1, $3)
+        RETURNING id, created_at
+    ), undelivered AS (
+        INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream)
+        SELECT stored.id, stored.created_at, $2, stored.id, new_shard, $1 FROM stored
+    )
+    -- As outbox_wake asks first.
+    SELECT greatest(shard.awake_until, shard.backoff_until) > clock_timestamp()
+    INTO looked_after
+    FROM outbox_shard AS shard
+    WHERE shard.stream = $1 AND shard.shard = new_shard;
+    IF looked_after IS NOT TRUE THEN
+        PERFORM outbox_wake(found_stream, new_shard);
+    END IF;
+    RETURN new_event_id;
+END;
+$$;
+-- +goose StatementEnd
+
 -- +goose Down
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION outbox_append(
+    stream text, key text, type text, payload jsonb, headers jsonb DEFAULT '{}', key_seq bigint DEFAULT NULL
+) RETURNS uuid
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    found_stream outbox_stream;
+    new_event_id uuid := outbox_new_event_id();
+    new_key_seq bigint := $6;
+    new_shard integer;
+    refusal text;
+BEGIN
+    SELECT * INTO found_stream FROM outbox_stream AS s WHERE s.stream = $1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'append to outbox: there is no stream %', coalesce(quote_literal($1), 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The streams are in table outbox_stream.';
+    END IF;
+    refusal := outbox_refusal(found_stream, $2, $3, $4, $5, $6);
+    IF refusal IS NOT NULL THEN
+        RAISE EXCEPTION 'append to outbox stream %: %', $1, refusal USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    IF found_stream.key_seq_source = 'counted' THEN
+        INSERT INTO outbox_key AS k (stream, key, last_seq) VALUES ($1, $2, 1)
+        ON CONFLICT (stream, key) DO UPDATE SET last_seq = k.last_seq + 1
+        RETURNING k.last_seq INTO new_key_seq;
+    END IF;
+    new_shard := outbox_shard_of($2, found_stream.num_shards);
+    WITH stored AS (
+        INSERT INTO outbox_event (event_id, headers, key, key_seq, payload, shard, stream, type)
+        VALUES (new_event_id, $5, $2, new_key_seq, $4, new_shard, $1, $3)
+        RETURNING id, created_at
+    )
+    INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream)
+    SELECT stored.id, stored.created_at, $2, stored.id, new_shard, $1 FROM stored;
+    PERFORM outbox_wake(found_stream, new_shard);
+    RETURN new_event_id;
+END;
+$$;
+-- +goose StatementEnd
+
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION outbox_decide(p_act text, p_event_ids uuid[], p_by_whom text, p_reason text) RETURNS bigint
 LANGUAGE plpgsql AS $$

@@ -32,7 +32,8 @@ type truegreenRelay struct {
 func newTruegreen(ctx context.Context, b *testing.B, br *broker) *truegreenRelay {
 	b.Helper()
 	r := &truegreenRelay{pool: openPool(ctx, b, 40, map[string]string{
-		"enable_seqscan": "off", "jit": "off", "plan_cache_mode": "force_generic_plan", // as the process's relay has them
+		// As the process's relay has them.
+		"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off", "jit": "off", "plan_cache_mode": "force_generic_plan",
 	})}
 	var err error
 	r.publisher, err = natspublish.Connect(slog.New(slog.DiscardHandler), natspublish.Config{AckTimeout: 3 * time.Second, URL: br.server.URL()})

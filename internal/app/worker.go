@@ -89,11 +89,13 @@ func (worker *worker) assemble(ctx context.Context) error {
 	if err := checkSchema(ctx, worker.pool); err != nil {
 		return err
 	}
-	// Of thousands of rows it touches a few, by their ids: for that no plan is good
-	// that reads a whole table, however small the table looks, and the same plan is
-	// good each time.
+	// Of millions of rows it touches a few, by their ids: for that no plan is good that
+	// reads a whole table or all of an index, however small the table looks when the
+	// plan is made, and the same plan is good each time.
 	worker.drainPool, err = openTunedPool(ctx, worker.options.databaseURL, 14, "truegreen outbox",
-		map[string]string{"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"})
+		map[string]string{
+			"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan",
+		})
 	if err != nil {
 		return err
 	}

@@ -29,8 +29,14 @@ const (
 	// little that a batch would cost more than its events.
 	nap = 3 * time.Millisecond
 
-	// smallBatch is from how many events on the next batch is claimed at once.
-	smallBatch = 100
+	// longNap is how long it waits after a batch that was small, but of several events:
+	// where more come than latency is worth, fewer batches leave more to appends.
+	longNap = 10 * time.Millisecond
+
+	// severalEvents is from how many events on the wait is a longer one, and smallBatch
+	// from how many on there is none: the next batch is claimed at once.
+	severalEvents = 6
+	smallBatch    = 100
 
 	// maxNamedFailures is how many events an error names.
 	maxNamedFailures = 3
@@ -43,6 +49,7 @@ type drain struct {
 	closedKeys []string // keys of which an event failed: the next pass's
 	epoch      int64
 	failures   []string // the first few, in words
+	lastBatch  int      // how many events the last batch had
 	leaseEnd   time.Time
 	outage     error // why no further event can be sent now
 	pass       Pass
@@ -150,6 +157,7 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 	if err := drain.assureLease(ctx); err != nil {
 		return nil, err
 	}
+	drain.lastBatch = len(events)
 	drain.result.note(events)
 	// A pass that is to stop still waits for the answers to this batch.
 	sendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain.relay.config.AckTimeout)
@@ -233,10 +241,15 @@ func (drain *drain) assureLease(ctx context.Context) error {
 // lookAgain waits a little for new events. Before it gives up it takes back the
 // promise that appends need no job, and looks once more after a grace.
 func (drain *drain) lookAgain(ctx context.Context) ([]Event, error) {
-	for waited := time.Duration(0); waited < drain.relay.config.Linger; waited += nap {
-		if err := wait(ctx, nap); err != nil {
+	pause := nap
+	if drain.lastBatch >= severalEvents {
+		pause = longNap
+	}
+	for waited := time.Duration(0); waited < drain.relay.config.Linger; waited += pause {
+		if err := wait(ctx, pause); err != nil {
 			break
 		}
+		pause = nap
 		// Also at the places of transactions that took them early and may commit late.
 		hasNew, err := queries.OutboxDeliveryHasNew(ctx, drain.relay.pool, &dbsqlc.OutboxDeliveryHasNewParams{
 			SafePlace: drain.seen.safePlace,
