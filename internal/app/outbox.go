@@ -2,16 +2,11 @@ package app
 
 import (
 	"context"
-	"errors"
-	"maps"
-	"slices"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"truegreen/internal/cli"
 	"truegreen/internal/outbox"
-	"truegreen/internal/publish/natspublish"
-	"truegreen/internal/reconcile"
 )
 
 // OutboxDiscard gives parked events up.
@@ -137,93 +132,4 @@ func parkPolicy(blocks bool) string {
 		return cli.ParkPolicyBlock
 	}
 	return cli.ParkPolicySkip
-}
-
-// OutboxReconcile compares the events with what the broker holds.
-func (actions *actions) OutboxReconcile(ctx context.Context, request cli.OutboxReconcileRequest) (cli.OutboxReconciled, error) {
-	return withDatabase(ctx, actions, func(pool *pgxpool.Pool) (cli.OutboxReconciled, error) {
-		publisher, err := connectBroker(actions.logger, actions.config, actions.config.BrokerURL.Reveal())
-		if err != nil {
-			return cli.OutboxReconciled{}, err
-		}
-		defer publisher.Close()
-		options := reconcile.Options{Adopt: request.Adopt, As: request.As, Grace: request.Grace}
-		if request.Stream != "" {
-			options.Streams = []string{request.Stream}
-		}
-		report, err := reconcile.Run(ctx, pool, brokerSource{publisher}, options)
-		return outboxReconciled(&report), err
-	})
-}
-
-// brokerSource reads the broker for a comparison.
-type brokerSource struct{ publisher *natspublish.Publisher }
-
-// Read implements reconcile.Source.
-func (source brokerSource) Read(ctx context.Context, stream string, each func(reconcile.Message) error) (reconcile.Extent, error) {
-	first, last, err := source.publisher.ReadStream(ctx, stream, func(message natspublish.StoredMessage) error {
-		return each(reconcile.Message{
-			EventID:  message.EventID,
-			Key:      message.Key,
-			KeySeq:   message.KeySeq,
-			Problem:  message.Problem,
-			Sequence: message.Sequence,
-			StoredAt: message.StoredAt,
-			Type:     message.Type,
-		})
-	})
-	extent := reconcile.Extent{First: first, Last: last, Name: natspublish.StreamName(stream)}
-	// What is gone is what the comparison looks for. Gone from the front, it was
-	// removed by the stream's own retention while it was read.
-	var gone *natspublish.GapError
-	if errors.As(err, &gone) {
-		err = nil
-		if len(gone.Gaps) > 0 && gone.Gaps[0].First == first {
-			extent.First = gone.Gaps[0].Last + 1
-		}
-	}
-	return extent, err
-}
-
-func outboxReconciled(report *reconcile.Report) cli.OutboxReconciled {
-	shown := cli.OutboxReconciled{NumOpen: report.NumOpen()}
-	for i := range report.Findings {
-		finding := &report.Findings[i]
-		shown.Findings = append(shown.Findings, cli.OutboxFinding{
-			Detail:   finding.Detail,
-			EventID:  finding.EventID,
-			Key:      finding.Key,
-			Kind:     string(finding.Kind),
-			Mended:   finding.Mended,
-			Sequence: finding.Sequence,
-			Stream:   finding.Stream,
-		})
-	}
-	for i := range report.Streams {
-		stream := &report.Streams[i]
-		comparison := cli.OutboxComparison{
-			FirstSequence:  stream.Extent.First,
-			LastSequence:   stream.Extent.Last,
-			Name:           stream.Extent.Name,
-			NumAdopted:     stream.NumAdopted,
-			NumDiscarded:   stream.NumRows.Discarded,
-			NumExpired:     stream.NumExpired,
-			NumForgotten:   stream.NumForgot,
-			NumInFlight:    stream.NumInFlight,
-			NumLifted:      stream.NumLifted,
-			NumMessages:    stream.NumMessages,
-			NumParked:      stream.NumRows.Parked,
-			NumPublished:   stream.NumRows.Published,
-			NumRecent:      stream.NumRecent,
-			NumRepeats:     stream.NumRepeats,
-			NumUndelivered: stream.NumRows.Undelivered,
-			Stream:         stream.Stream,
-		}
-		for _, kind := range slices.Sorted(maps.Keys(stream.Counts)) {
-			counted := stream.Counts[kind]
-			comparison.Counts = append(comparison.Counts, cli.OutboxFindingCount{Kind: string(kind), Mended: counted.Mended, Total: counted.Total})
-		}
-		shown.Streams = append(shown.Streams, comparison)
-	}
-	return shown
 }

@@ -88,14 +88,26 @@ func (bundle *testBundle) exec(ctx context.Context, t *testing.T, query string, 
 // walletStream is the broker's own view of it.
 func (bundle *testBundle) walletStream(ctx context.Context, t *testing.T) jetstream.Stream {
 	t.Helper()
+	stream, err := bundle.jetStream(t).Stream(ctx, natspublish.StreamName(outbox.StreamWallet))
+	require.NoError(t, err)
+	return stream
+}
+
+// jetStream is the broker as another client sees it.
+func (bundle *testBundle) jetStream(t *testing.T) jetstream.JetStream {
+	t.Helper()
 	conn, err := nats.Connect(bundle.broker.URL())
 	require.NoError(t, err)
 	t.Cleanup(conn.Close)
 	js, err := jetstream.New(conn)
 	require.NoError(t, err)
-	stream, err := js.Stream(ctx, natspublish.StreamName(outbox.StreamWallet))
-	require.NoError(t, err)
-	return stream
+	return js
+}
+
+// unmarshal reads what the last command printed as JSON.
+func (bundle *testBundle) unmarshal(t *testing.T, into any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(bundle.out.Bytes(), into), bundle.out.String()+bundle.errOut.String())
 }
 
 // reconciled is what the command printed.
@@ -105,7 +117,7 @@ func (bundle *testBundle) reconciled(t *testing.T) (found []string, wallet cli.O
 		Findings []cli.OutboxFinding    `json:"findings"`
 		Streams  []cli.OutboxComparison `json:"streams"`
 	}
-	require.NoError(t, json.Unmarshal(bundle.out.Bytes(), &printed), bundle.out.String()+bundle.errOut.String())
+	bundle.unmarshal(t, &printed)
 	for _, finding := range printed.Findings {
 		found = append(found, finding.Kind+" "+finding.EventID)
 	}
@@ -115,68 +127,6 @@ func (bundle *testBundle) reconciled(t *testing.T) (found []string, wallet cli.O
 		}
 	}
 	return found, wallet
-}
-
-func TestRun_OutboxReconcile(t *testing.T) {
-	t.Parallel()
-
-	t.Run("FindsWhatTheBrokerLostAndNotWhatItsRetentionRemoved", func(t *testing.T) {
-		t.Parallel()
-		ctx := t.Context()
-		bundle := setup(ctx, t)
-		events := bundle.publish(ctx, t, 5)
-		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "reconcile", "--json", "--grace=0s"), bundle.out.String())
-		found, wallet := bundle.reconciled(t)
-		require.Empty(t, found)
-		require.EqualValues(t, 5, wallet.NumMessages)
-		require.Equal(t, [2]uint64{1, 5}, [2]uint64{wallet.FirstSequence, wallet.LastSequence})
-		require.Equal(t, "TRUEGREEN_WALLET", wallet.Name)
-
-		stream := bundle.walletStream(ctx, t)
-		require.NoError(t, stream.Purge(ctx, jetstream.WithPurgeSequence(3)))
-		require.NoError(t, stream.DeleteMsg(ctx, 4))
-		require.Equal(t, cli.ExitFindings, bundle.run(ctx, "outbox", "reconcile", "--json", "--grace=0s", "--stream=wallet"))
-		found, wallet = bundle.reconciled(t)
-		require.Equal(t, []string{"lost " + events[3].EventID.String()}, found)
-		require.EqualValues(t, 2, wallet.NumExpired)
-		require.Equal(t, [2]uint64{3, 5}, [2]uint64{wallet.FirstSequence, wallet.LastSequence})
-	})
-
-	t.Run("AdoptsWhatARestoredDatabaseForgot", func(t *testing.T) {
-		t.Parallel()
-		ctx := t.Context()
-		bundle := setup(ctx, t)
-		events := bundle.publish(ctx, t, 2)
-		// As in a backup that was made before the acknowledgement was stored.
-		bundle.exec(ctx, t, `ALTER TABLE outbox_delivery DISABLE TRIGGER USER`)
-		bundle.exec(ctx, t, `UPDATE outbox_delivery SET broker_ref = NULL, published_at = NULL WHERE id = $1`, events[1].ID)
-		bundle.exec(ctx, t, `ALTER TABLE outbox_delivery ENABLE TRIGGER USER`)
-
-		require.Equal(t, cli.ExitFindings, bundle.run(ctx, "outbox", "reconcile", "--json", "--grace=0s"))
-		found, _ := bundle.reconciled(t)
-		require.Equal(t, []string{"unmarked " + events[1].EventID.String()}, found)
-
-		require.Equal(t, cli.ExitGood, bundle.run(ctx, "outbox", "reconcile", "--json", "--grace=0s", "--adopt", "--as=bo"), bundle.out.String())
-		_, wallet := bundle.reconciled(t)
-		require.EqualValues(t, 1, wallet.NumAdopted)
-		var by, ref string
-		require.NoError(t, bundle.db.Pool.QueryRow(ctx, `
-			SELECT done.by_whom, event.broker_ref
-			FROM outbox_intervention AS done JOIN outbox_events AS event ON event.event_id = done.event_id
-			WHERE done.act = 'adopt' AND event.state = 'published'`).Scan(&by, &ref))
-		require.Equal(t, "bo TRUEGREEN_WALLET/2", by+" "+ref)
-	})
-
-	t.Run("FailsWithoutABrokerOrAStream", func(t *testing.T) {
-		t.Parallel()
-		ctx := t.Context()
-		bundle := setup(ctx, t)
-		require.Equal(t, cli.ExitFailed, bundle.run(ctx, "outbox", "reconcile", "--stream=walet"))
-		require.Contains(t, bundle.errOut.String(), `there is no stream "walet"`)
-		bundle.broker.Stop()
-		require.Equal(t, cli.ExitFailed, bundle.run(ctx, "outbox", "reconcile"))
-		require.Contains(t, bundle.errOut.String(), "truegreen: reconcile stream agent")
-	})
 }
 
 func TestRun_OutboxDecisions(t *testing.T) {

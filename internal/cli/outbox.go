@@ -36,7 +36,8 @@ skip) they are published behind later ones of their keys.`,
 			done: "discarded",
 			long: `Gives parked events up for good: they are never published. A gap marker, type
 truegreen.gap.v1, takes the place of each, so that consumers see why the sequence
-has a hole, and later events of their keys go on behind it.`,
+has a hole, and later events of their keys go on behind it. On a stream that goes on
+behind a parked event (park policy skip) it did so when the event was parked.`,
 			outcome: discardOutcome,
 			short:   "Gives parked events up for good",
 			verb:    "discard",

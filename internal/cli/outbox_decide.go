@@ -154,20 +154,25 @@ func redriveWarnings(decided OutboxDecided) []string {
 	return warnings
 }
 
-// discardOutcome says what consumers see in the places of the events.
+// discardOutcome says what consumers see in the places of the events. Where a stream
+// skips parked events, they have seen it since.
 func discardOutcome(decided OutboxDecided) string {
-	var numMarkers int64
+	var text strings.Builder
 	for _, stream := range decided.Streams {
-		numMarkers += stream.NumMarkers
+		but := ""
+		if stream.NumMarkers > 0 {
+			but = fmt.Sprintf(", but for %d that were gap markers themselves", stream.NumMarkers)
+		}
+		switch {
+		case stream.NumMarkers == stream.NumEvents:
+			fmt.Fprintf(&text, "  stream %s: all were gap markers themselves, which leave none behind\n", stream.Name)
+		case stream.ParkPolicy == ParkPolicySkip:
+			fmt.Fprintf(&text, "  stream %s (park policy %s): a gap marker (truegreen.gap.v1) took the place of each when it was parked%s\n", stream.Name, stream.ParkPolicy, but)
+		default:
+			fmt.Fprintf(&text, "  stream %s: a gap marker (truegreen.gap.v1) was appended in the place of each%s\n", stream.Name, but)
+		}
 	}
-	switch numMarkers {
-	case 0:
-		return "  a gap marker (truegreen.gap.v1) was appended in the place of each\n"
-	case decided.NumEvents:
-		return "  all were gap markers themselves, which leave none behind\n"
-	default:
-		return fmt.Sprintf("  a gap marker (truegreen.gap.v1) was appended in the place of each, but for %d that were gap markers themselves\n", numMarkers)
-	}
+	return text.String()
 }
 
 // whileTelling runs act, and says text on standard error if that takes long.

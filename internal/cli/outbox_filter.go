@@ -28,9 +28,10 @@ const filterHelp = `The filters narrow together: --stream wallet --park-reason r
 --parked-before and --parked-after take an instant, such as 2026-11-09T02:00:00Z,
 or a time that long ago, such as 2h.`
 
-// errorClasses and parkReasons are what the flags of fixed words take.
+// errorClasses and parkReasons are what the flags of fixed words take. Unknown are the
+// reasons of events that were parked by versions that noted none.
 func errorClasses() []string { return []string{"ambiguous", "infrastructure", "permanent", "row"} }
-func parkReasons() []string  { return []string{"crash", "permanent", "row"} }
+func parkReasons() []string  { return []string{"crash", "permanent", "row", "unknown"} }
 
 func addFilterFlags(flags *pflag.FlagSet) *filterFlags {
 	filter := &filterFlags{flags: flags}

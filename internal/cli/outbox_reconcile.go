@@ -49,7 +49,8 @@ type OutboxComparison struct {
 	Name           string               `json:"name"` // the broker's, such as TRUEGREEN_WALLET
 	NumAdopted     int64                `json:"num_adopted"`
 	NumDiscarded   int64                `json:"num_discarded"`
-	NumExpired     int64                `json:"num_expired"`   // published; the broker no longer keeps them
+	NumExpired     int64                `json:"num_expired"`   // published; the broker's retention may have removed them
+	NumForeign     int64                `json:"num_foreign"`   // messages on subjects of others, which are left out
 	NumForgotten   int64                `json:"num_forgotten"` // messages that the database no longer keeps
 	NumInFlight    int64                `json:"num_in_flight"`
 	NumLifted      int64                `json:"num_lifted"` // keys whose last number was raised
@@ -81,6 +82,10 @@ found out. It can run beside live traffic; a million events take some 20 seconds
 
 An event that the broker has and that is not marked yet is a finding only after
 --grace; 0s is for a system at rest, without workers.
+
+EXPIRED are published events that the broker's stream may have removed by itself,
+by its limits as they are now. On a stream without such limits there are none:
+what is gone from it is lost.
 
 With --adopt, for after the restore of an older backup of the database, events
 that the broker has are marked as published, and the numbers of keys are raised
@@ -157,6 +162,11 @@ func (reconciled OutboxReconciled) text(complete bool) string {
 		rows = append(rows, row)
 	}
 	text.WriteString(table(rows))
+	for i := range reconciled.Streams {
+		if stream := &reconciled.Streams[i]; stream.NumForeign > 0 {
+			fmt.Fprintf(&text, "\nleft out: %s on subjects of others in %s\n", count(int(stream.NumForeign), "message"), stream.Name)
+		}
+	}
 	if numFindings == 0 {
 		if complete {
 			text.WriteString("\nno findings\n")

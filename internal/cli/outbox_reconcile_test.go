@@ -33,6 +33,17 @@ no findings
 `, bundle.out.String())
 	})
 
+	t.Run("SaysWhatWasLeftOut", func(t *testing.T) {
+		t.Parallel()
+
+		shared := wallet
+		shared.NumForeign = 3
+		bundle := setup(t)
+		bundle.actions.reconciled.Streams = []cli.OutboxComparison{wallet, shared}
+		require.Equal(t, cli.ExitGood, bundle.run(t, "outbox", "reconcile"), bundle.errOut.String())
+		require.Contains(t, bundle.out.String(), "\n\nleft out: 3 messages on subjects of others in TRUEGREEN_WALLET\n\nno findings\n")
+	})
+
 	t.Run("IsOneWithFindings", func(t *testing.T) {
 		t.Parallel()
 
@@ -76,7 +87,7 @@ wallet  unmarked  -      -                                     -        yes     
 			"num_open": 2,
 			"streams": [{
 				"counts": [{"kind": "lost", "mended": 0, "total": 2}, {"kind": "unmarked", "mended": 1, "total": 1}],
-				"first_sequence": 1, "last_sequence": 9, "name": "TRUEGREEN_WALLET", "num_adopted": 1, "num_discarded": 0, "num_expired": 0, "num_forgotten": 0,
+				"first_sequence": 1, "last_sequence": 9, "name": "TRUEGREEN_WALLET", "num_adopted": 1, "num_discarded": 0, "num_expired": 0, "num_foreign": 0, "num_forgotten": 0,
 				"num_in_flight": 0, "num_lifted": 0, "num_messages": 9, "num_parked": 0, "num_published": 8, "num_recent": 0, "num_repeats": 1, "num_undelivered": 2,
 				"stream": "wallet"
 			}]

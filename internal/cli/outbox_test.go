@@ -105,6 +105,14 @@ wallet  0198f0a2-7c54-7d1e-9b6f-3f2a8c1d5e70  p-1/KRW  7    wallet.credited.v1  
 		require.JSONEq(t, `{"events": [], "num_matching": 0, "num_more": 0}`, bundle.out.String())
 	})
 
+	t.Run("FindsThoseOfWhichNoReasonIsKnown", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		require.Equal(t, cli.ExitGood, bundle.run(t, "outbox", "parked", "--park-reason=unknown"), bundle.errOut.String())
+		require.Equal(t, []string{"parked " + strings.Replace(noFilter, "ParkReason:", "ParkReason:unknown", 1) + " limit 50"}, bundle.actions.calls)
+	})
+
 	t.Run("PassesEveryFilterOn", func(t *testing.T) {
 		t.Parallel()
 
@@ -153,21 +161,41 @@ func TestExecute_OutboxDecisions(t *testing.T) {
 	t.Run("DiscardSaysWhatTakesTheirPlaces", func(t *testing.T) {
 		t.Parallel()
 
-		for numMarkers, outcome := range map[int64]string{
-			0: "  a gap marker (truegreen.gap.v1) was appended in the place of each\n",
-			1: "  a gap marker (truegreen.gap.v1) was appended in the place of each, but for 1 that were gap markers themselves\n",
-			2: "  all were gap markers themselves, which leave none behind\n",
+		for _, tc := range []struct {
+			numMarkers int64
+			outcome    string
+			policy     string
+		}{
+			{0, "  stream wallet: a gap marker (truegreen.gap.v1) was appended in the place of each\n", cli.ParkPolicyBlock},
+			{1, "  stream wallet: a gap marker (truegreen.gap.v1) was appended in the place of each, but for 1 that were gap markers themselves\n", cli.ParkPolicyBlock},
+			{2, "  stream wallet: all were gap markers themselves, which leave none behind\n", cli.ParkPolicyBlock},
+			{0, "  stream wallet (park policy skip): a gap marker (truegreen.gap.v1) took the place of each when it was parked\n", cli.ParkPolicySkip},
+			{1, "  stream wallet (park policy skip): a gap marker (truegreen.gap.v1) took the place of each when it was parked, but for 1 that were gap markers themselves\n", cli.ParkPolicySkip},
+			{2, "  stream wallet: all were gap markers themselves, which leave none behind\n", cli.ParkPolicySkip},
 		} {
 			bundle := setup(t)
 			bundle.actions.decided = cli.OutboxDecided{
-				NumEvents: 2, Streams: []cli.OutboxDecidedStream{{Name: "wallet", NumEvents: 2, NumMarkers: numMarkers, ParkPolicy: cli.ParkPolicySkip}},
+				NumEvents: 2, Streams: []cli.OutboxDecidedStream{{Name: "wallet", NumEvents: 2, NumMarkers: tc.numMarkers, ParkPolicy: tc.policy}},
 			}
 			require.Equal(t, cli.ExitGood, bundle.run(t, "outbox", "discard", "--type=wallet.credited.v1", "--reason=test data", "--as=bo"))
 			require.Equal(t, []string{
 				"discard {As:bo Reason:test data Selection:{EventIDs:[] Filter:" + strings.Replace(noFilter, "Type:", "Type:wallet.credited.v1", 1) + "}}",
 			}, bundle.actions.calls)
-			require.Equal(t, "discarded: 2 events (wallet 2)\n"+outcome+"  next: truegreen outbox status\n", bundle.out.String())
+			require.Equal(t, "discarded: 2 events (wallet 2)\n"+tc.outcome+"  next: truegreen outbox status\n", bundle.out.String())
 		}
+	})
+
+	t.Run("DiscardSaysItOfEachStream", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.decided = decided
+		require.Equal(t, cli.ExitGood, bundle.run(t, "outbox", "discard", firstEventID, secondEventID, "--reason=x"))
+		require.Equal(t, `discarded: 3 events (agent 1, wallet 2)
+  stream agent (park policy skip): a gap marker (truegreen.gap.v1) took the place of each when it was parked
+  stream wallet: a gap marker (truegreen.gap.v1) was appended in the place of each
+  next: truegreen outbox status
+`, bundle.out.String())
 	})
 
 	t.Run("PrintsJSON", func(t *testing.T) {
@@ -251,7 +279,7 @@ func TestExecute_OutboxWrongUsage(t *testing.T) {
 		"AnEmptyID":                 {[]string{"redrive", "", "--reason=x"}, `EVENT_ID must look like 0198f0a2-7c54-7d1e-9b6f-3f2a8c1d5e70, got ""`},
 		"AnIDThatIsNone":            {[]string{"redrive", firstEventID, "17", "--reason=x"}, `got "17"`},
 		"AClassThatIsNone":          {[]string{"redrive", "--error-class=perm", "--reason=x"}, `--error-class must be one of ambiguous, infrastructure, permanent, row, got "perm"`},
-		"AReasonOfParkingThatIsNot": {[]string{"redrive", "--park-reason=rows", "--reason=x"}, `--park-reason must be one of crash, permanent, row, got "rows"`},
+		"AReasonOfParkingThatIsNot": {[]string{"redrive", "--park-reason=rows", "--reason=x"}, `--park-reason must be one of crash, permanent, row, unknown, got "rows"`},
 		"ADayThatIsNoMoment":        {[]string{"redrive", "--parked-before=2026-11-09", "--reason=x"}, `--parked-before must be an instant such as 2026-11-09T02:00:00Z, or how long ago, such as 90m or 48h, got "2026-11-09"`},
 		"NoTimeAgo":                 {[]string{"redrive", "--parked-after=0s", "--reason=x"}, "--parked-after must be an instant"},
 		"ATimeAhead":                {[]string{"redrive", "--parked-after=-2h", "--reason=x"}, "--parked-after must be an instant"},

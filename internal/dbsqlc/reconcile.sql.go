@@ -89,6 +89,19 @@ func (q *Queries) ReconcileKeyLift(ctx context.Context, db DBTX, arg *ReconcileK
 	return result.RowsAffected(), nil
 }
 
+const reconcilePlanLookups = `-- name: ReconcilePlanLookups :exec
+SELECT
+    set_config('enable_nestloop', 'on', false),
+    set_config('plan_cache_mode', 'force_custom_plan', false)
+`
+
+// ReconcilePlanLookups makes the planner plan the rest of the session for looking up
+// some rows in large tables, and each statement for the rows that it is given.
+func (q *Queries) ReconcilePlanLookups(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, reconcilePlanLookups)
+	return err
+}
+
 const reconcilePlanScans = `-- name: ReconcilePlanScans :exec
 SELECT
     set_config('enable_nestloop', 'off', false),
@@ -142,6 +155,40 @@ func (q *Queries) ReconcileStreamList(ctx context.Context, db DBTX) ([]*Reconcil
 			return nil, err
 		}
 		items = append(items, &i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const reconcileUnpublished = `-- name: ReconcileUnpublished :many
+SELECT event.event_id
+FROM outbox_event AS event
+JOIN outbox_delivery AS delivery ON delivery.id = event.id
+WHERE event.event_id = ANY ($1::uuid[])
+    AND delivery.published_at IS NULL
+`
+
+type ReconcileUnpublishedParams struct {
+	EventIds []uuid.UUID
+}
+
+// ReconcileUnpublished returns which of some events are not published. Only recent
+// events and undelivered ones are known to it.
+func (q *Queries) ReconcileUnpublished(ctx context.Context, db DBTX, arg *ReconcileUnpublishedParams) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, reconcileUnpublished, arg.EventIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var event_id uuid.UUID
+		if err := rows.Scan(&event_id); err != nil {
+			return nil, err
+		}
+		items = append(items, event_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

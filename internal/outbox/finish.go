@@ -51,10 +51,12 @@ func (drain *drain) finish(ctx context.Context, hasMore bool) error {
 // proves or fails by its own passes.
 func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress, error) {
 	progress := freshness.Progress{Kind: freshness.Success, Loop: drain.pass.Stream.Loop(), NumItems: drain.result.NumPublished}
+	if drain.result.NumSent > 0 {
+		// For whoever compares it with what became of that.
+		progress.Result = drain.result
+	}
 	switch {
 	case drain.result.NumPublished > 0:
-		// What the job sent, for whoever compares it with what became of that.
-		progress.Result = drain.result
 		return progress, nil
 	case drain.result.NumFailed > 0:
 		progress.Kind, progress.Err = freshness.Failure, drain.failure()

@@ -29,7 +29,7 @@ type ParkedFilter struct {
 	Key          string
 	ParkedAfter  Moment // then or later
 	ParkedBefore Moment // before then
-	ParkReason   string // permanent, row or crash
+	ParkReason   string // permanent, row, crash, or unknown of those parked long ago
 	Stream       string
 	Type         string
 }

@@ -13,6 +13,11 @@ import (
 // adoptSize is how many rows are marked, or keys raised, in one transaction.
 const adoptSize = 1000
 
+// indexAdoptable lets each batch begin where the last one ended.
+const indexAdoptable = `
+CREATE INDEX IF NOT EXISTS reconcile_suspect_id_idx ON reconcile_suspect (id);
+CREATE INDEX IF NOT EXISTS reconcile_ahead_key_idx ON reconcile_ahead (key);`
+
 // Both queries return what can be adopted behind a place in their order, so that
 // each batch begins where the last one ended.
 const (
@@ -39,8 +44,17 @@ LIMIT $2`
 )
 
 // adopt mends what can be mended. What was mended by somebody else meanwhile is as
-// good. Keys come first: an append may come at any time.
+// good; an event that somebody discarded is not mended. Keys come first: an append
+// may come at any time.
 func (comparison *comparison) adopt(ctx context.Context) error {
+	// Plans that read whole tables would do so for each batch, with the batch's rows
+	// locked.
+	if err := dbsqlc.New().ReconcilePlanLookups(ctx, comparison.conn); err != nil {
+		return fmt.Errorf("set up planner: %w", err)
+	}
+	if _, err := comparison.conn.Exec(ctx, indexAdoptable); err != nil {
+		return fmt.Errorf("index what can be adopted: %w", err)
+	}
 	if err := comparison.liftKeys(ctx); err != nil {
 		return err
 	}
@@ -48,11 +62,16 @@ func (comparison *comparison) adopt(ctx context.Context) error {
 		return err
 	}
 	for i, isMendable := range comparison.mendable {
-		comparison.findings[i].Mended = isMendable
+		finding := &comparison.findings[i]
+		id, _ := eventID(finding.EventID)
+		finding.Mended = isMendable && (finding.Kind != KindUnmarked || !comparison.unadopted[id.Bytes])
 	}
 	for kind, numMendable := range comparison.numMendable {
 		count := comparison.result.Counts[kind]
 		count.Mended = numMendable
+		if kind == KindUnmarked {
+			count.Mended -= int64(len(comparison.unadopted))
+		}
 		comparison.result.Counts[kind] = count
 	}
 	return nil
@@ -83,6 +102,16 @@ func (comparison *comparison) adoptEvents(ctx context.Context) error {
 			return fmt.Errorf("adopt %d events, the first %s: %w", len(params.EventIds), params.EventIds[0], err)
 		}
 		comparison.result.NumAdopted += numAdopted
+		if numAdopted == int64(len(params.EventIds)) {
+			continue
+		}
+		unpublished, err := dbsqlc.New().ReconcileUnpublished(ctx, comparison.conn, &dbsqlc.ReconcileUnpublishedParams{EventIds: params.EventIds})
+		if err != nil {
+			return fmt.Errorf("look at events that were not adopted: %w", err)
+		}
+		for _, eventID := range unpublished {
+			comparison.unadopted[eventID] = true
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -33,6 +34,13 @@ func (w *world) interventions(ctx context.Context) []string {
 	}
 	require.NoError(w.t, rows.Err())
 	return told
+}
+
+// onIntervention runs sql, in the same transaction, whenever something is recorded.
+func (w *world) onIntervention(ctx context.Context, sql string) {
+	w.t.Helper()
+	w.exec(ctx, "CREATE FUNCTION on_intervention() RETURNS trigger LANGUAGE plpgsql AS $body$ BEGIN "+sql+"; RETURN NULL; END; $body$")
+	w.exec(ctx, "CREATE TRIGGER on_intervention AFTER INSERT ON outbox_intervention FOR EACH STATEMENT EXECUTE FUNCTION on_intervention()")
 }
 
 func TestRun_Adopt(t *testing.T) {
@@ -147,6 +155,43 @@ func TestRun_Adopt(t *testing.T) {
 		require.Contains(t, report.Findings[2].Detail, "set the version of what the key names to 2")
 		require.Zero(t, result.NumLifted)
 		require.EqualValues(t, 4, report.NumOpen())
+	})
+
+	t.Run("DoesNotCallMendedWhatSomebodyDiscardedMeanwhile", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		w := setup(ctx, t)
+		events := w.append(ctx, rolling, "a", "b", "c")
+		for _, e := range events {
+			w.store(e)
+		}
+		// The keys are raised first: in that moment.
+		w.exec(ctx, "DELETE FROM outbox_key WHERE key = 'c'")
+		w.onIntervention(ctx, fmt.Sprintf(`
+			UPDATE outbox_delivery SET discarded_at = clock_timestamp(), discarded_by = 'you', discard_reason = 'test'
+			WHERE id = %d AND discarded_at IS NULL`, events[0].id))
+		report, result := w.run(ctx, rolling, adopt)
+		require.Equal(t, []string{"unmarked a#1", "unmarked b#1 mended", "unmarked c#1 mended", "key_behind c#1 mended"}, w.found(report))
+		require.EqualValues(t, 2, result.NumAdopted)
+		require.Equal(t, reconcile.Count{Mended: 2, Total: 3}, result.Counts[reconcile.KindUnmarked])
+		require.EqualValues(t, 1, report.NumOpen())
+
+		report, _ = w.run(ctx, rolling, adopt)
+		require.Equal(t, []string{"discarded_but_stored a#1"}, w.found(report))
+	})
+
+	t.Run("LooksUpTheRowsThatItMarks", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		w := setup(ctx, t)
+		w.store(w.append(ctx, rolling, "a")[0])
+		w.exec(ctx, "CREATE TABLE planned (enable_nestloop text)")
+		w.onIntervention(ctx, "INSERT INTO planned VALUES (current_setting('enable_nestloop'))")
+		_, result := w.run(ctx, rolling, adopt)
+		require.EqualValues(t, 1, result.NumAdopted)
+		var planned string
+		require.NoError(t, w.Pool.QueryRow(ctx, "SELECT string_agg(enable_nestloop, ',') FROM planned").Scan(&planned))
+		require.Equal(t, "on", planned, "without, each batch reads whole tables with its rows locked")
 	})
 
 	t.Run("AdoptsInBatches", func(t *testing.T) {

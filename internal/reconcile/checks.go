@@ -38,6 +38,21 @@ const (
 	// can be told: the message may have been stored since.
 	isRecent = `(suspect.published_at >= scope.started_at AND (suspect.ref_sequence IS NULL OR suspect.ref_sequence > scope.last_sequence))`
 
+	// isExpired: the broker's retention may have removed the message. How old the
+	// message of an adopted row was is not known.
+	isExpired = `(suspect.ref_sequence < scope.first_sequence AND (
+        scope.keeps_no_age
+        OR suspect.published_at < scope.kept_since
+        OR (scope.kept_since IS NOT NULL AND ` + isAdopted + `)
+    ))`
+
+	// isAdopted: somebody else than the relay marked the row, with a time of its own.
+	isAdopted = `EXISTS (
+        SELECT FROM outbox_intervention AS intervention
+        WHERE intervention.act = 'adopt'
+            AND intervention.event_id = suspect.event_id
+    )`
+
 	// isForgotten: a message so old that its row may be gone.
 	isForgotten = `coalesce(suspect.stored_at < scope.forgotten_before, false)`
 
@@ -52,8 +67,8 @@ const (
         AND (suspect.message_key, suspect.message_key_seq, suspect.message_type) = (suspect.key, suspect.key_seq, suspect.type))`
 )
 
-// findLost: below the first message that is left, the broker's retention may have
-// removed it.
+// findLost: what is gone from the front of a stream counts only if the broker's
+// retention cannot have removed it.
 const findLost = `
 SELECT
     suspect.key,
@@ -64,6 +79,9 @@ SELECT
         WHEN suspect.ref_sequence > scope.last_sequence THEN format(
             'the row says that it is at %s/%s, but the stream ends at %s: the broker was restored or made anew without it',
             scope.name, suspect.ref_sequence, scope.last_sequence)
+        WHEN suspect.ref_sequence < scope.first_sequence THEN format(
+            'the row says that it is at %s/%s, but the stream begins at %s, and by itself it removes nothing%s: it was purged, or removed by hand',
+            scope.name, suspect.ref_sequence, scope.first_sequence, CASE WHEN scope.kept_since IS NOT NULL THEN ' as young' ELSE '' END)
         WHEN there.event_id IS NOT NULL THEN format('the row says that it is at %s/%s, where event %s is, and the broker does not have it', scope.name, suspect.ref_sequence, there.event_id)
         ELSE format('the row says that it is at %s/%s, but nothing is there: it was removed from the broker', scope.name, suspect.ref_sequence)
     END || '; consumers that have not read it must be told what the row says' AS detail,
@@ -73,7 +91,7 @@ CROSS JOIN reconcile_scope AS scope
 LEFT JOIN reconcile_message AS there ON there.sequence = suspect.ref_sequence
 WHERE suspect.published_at IS NOT NULL
     AND suspect.sequence IS NULL
-    AND (suspect.ref_sequence IS NULL OR suspect.ref_sequence >= scope.first_sequence)
+    AND coalesce(NOT ` + isExpired + `, true)
     AND NOT ` + isRecent
 
 // findWrongRefs: a place below the first message that is left held an earlier copy.
@@ -110,7 +128,10 @@ SELECT
     format('the broker has it at %s/%s, stored %s, and its row is %s; ',
         scope.name, suspect.sequence, suspect.stored_at, CASE WHEN suspect.parked_at IS NOT NULL THEN 'parked' ELSE 'not marked as published' END)
         || CASE WHEN ` + isSame + `
-            THEN 'the relay sends it again, or ''outbox reconcile --adopt'' marks it'
+            THEN CASE
+                WHEN suspect.parked_at IS NOT NULL THEN '''outbox reconcile --adopt'' marks it, or ''outbox redrive'' sends it again'
+                ELSE 'the relay sends it again, or ''outbox reconcile --adopt'' marks it'
+            END
             ELSE 'the message does not say what the row says, so it cannot be adopted: find out who published it'
         END AS detail,
     ` + isSame + ` AS mendable
@@ -219,11 +240,7 @@ SELECT
 FROM reconcile_suspect AS suspect
 WHERE suspect.num_stored > greatest(suspect.attempts, 1)
     AND num_nonnulls(suspect.published_at, suspect.discarded_at) > 0
-    AND NOT EXISTS (
-        SELECT FROM outbox_intervention AS intervention
-        WHERE intervention.act = 'adopt'
-            AND intervention.event_id = suspect.event_id
-    )`
+    AND NOT ` + isAdopted
 
 const findDiscarded = `
 SELECT
@@ -243,7 +260,7 @@ SELECT
     message.key,
     message.event_id,
     message.sequence,
-    format('the message at %s/%s is no event that a consumer can read: %s; find out who else publishes on this stream', scope.name, message.sequence, message.problem) AS detail,
+    format('the message at %s/%s is no event as consumers are promised: %s; find out who published it', scope.name, message.sequence, message.problem) AS detail,
     false AS mendable
 FROM (
     SELECT sequence, event_id, key, problem FROM reconcile_message
@@ -267,7 +284,7 @@ SELECT
     counted.num_rows - counted.num_discarded - counted.num_parked - counted.num_published
 FROM (
     SELECT
-        count(*) FILTER (WHERE suspect.published_at IS NOT NULL AND suspect.sequence IS NULL AND suspect.ref_sequence < scope.first_sequence) AS num_expired,
+        count(*) FILTER (WHERE suspect.published_at IS NOT NULL AND suspect.sequence IS NULL AND ` + isExpired + `) AS num_expired,
         count(*) FILTER (WHERE suspect.id IS NULL AND suspect.problem IS NULL AND ` + isForgotten + `) AS num_forgot,
         count(*) FILTER (WHERE ` + isUnmarked + ` AND ` + isInFlight + `) AS num_in_flight,
         count(*) FILTER (WHERE suspect.sequence IS NULL AND ` + isRecent + `) AS num_recent

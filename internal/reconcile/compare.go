@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
@@ -20,12 +21,18 @@ type comparison struct {
 	options     Options
 	result      StreamResult
 	stream      *dbsqlc.ReconcileStreamListRow
+	unadopted   map[uuid.UUID]bool // could be adopted when compared, and no more when it came to that
 }
 
 // run compares and, if told to, adopts.
 func (comparison *comparison) run(ctx context.Context, source Source) error {
 	comparison.numMendable = make(map[Kind]int64)
+	comparison.unadopted = make(map[uuid.UUID]bool)
 	comparison.result = StreamResult{Counts: make(map[Kind]Count), Stream: comparison.stream.Stream}
+	// For each stream: what is adopted of the one before is planned otherwise.
+	if err := dbsqlc.New().ReconcilePlanScans(ctx, comparison.conn); err != nil {
+		return fmt.Errorf("set up planner: %w", err)
+	}
 	if _, err := comparison.conn.Exec(ctx, emptyTables); err != nil {
 		return fmt.Errorf("empty temporary tables: %w", err)
 	}
@@ -63,7 +70,7 @@ func (comparison *comparison) run(ctx context.Context, source Source) error {
 	return comparison.adopt(ctx)
 }
 
-// keepScope stores what all statements need to know.
+// keepScope stores what all statements need to know, once the broker was read.
 func (comparison *comparison) keepScope(ctx context.Context, startedAt time.Time) error {
 	extent, stream := comparison.result.Extent, comparison.stream
 	var unmarkedBefore *time.Time // nil: whatever its age
@@ -71,8 +78,12 @@ func (comparison *comparison) keepScope(ctx context.Context, startedAt time.Time
 		before := startedAt.Add(-comparison.options.Grace)
 		unmarkedBefore = &before
 	}
+	var keptFor *time.Duration // nil: for ever, or not even for a moment
+	if extent.Retention.MaxAge > 0 && !extent.Retention.AnyAge {
+		keptFor = &extent.Retention.MaxAge
+	}
 	_, err := comparison.conn.Exec(ctx, insertScope, int64(extent.First), stream.JobKind, stream.KeySeqSource, int64(extent.Last), extent.Name,
-		stream.NumShards, stream.ParkPolicy, startedAt, stream.Stream, unmarkedBefore)
+		stream.NumShards, stream.ParkPolicy, startedAt, stream.Stream, unmarkedBefore, extent.Retention.AnyAge, keptFor)
 	if err != nil {
 		return fmt.Errorf("store what is compared: %w", err)
 	}

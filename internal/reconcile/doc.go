@@ -24,5 +24,7 @@
 //
 // Payloads and application headers; and events that are older than what either side
 // keeps. A message that was removed by hand from the front of a stream looks like
-// one that the broker's retention removed.
+// one that the broker's retention removed, where the stream has one that may have:
+// see [Retention]. It is taken as it is now, so that what a shorter one removed
+// before it was changed counts as lost.
 package reconcile

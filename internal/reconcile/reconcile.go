@@ -40,7 +40,7 @@ type Message struct {
 	EventID  string    // CloudEvents id; the dedupe id of the event
 	Key      string    // the ordering key
 	KeySeq   int64     // the event's number within its key, from 1
-	Problem  string    // why the headers cannot be read, in words; "" if they can
+	Problem  string    // what is not as events are published, in words; "" if nothing
 	Sequence uint64    // its place in the stream; up to the largest int64
 	StoredAt time.Time // when the broker stored it, by the broker's clock; never zero
 	Type     string
@@ -50,7 +50,7 @@ type Message struct {
 type Extent struct {
 	// First is the place of the first message that the stream still held once it
 	// was read: what is missing below it may have been removed by the broker's
-	// retention. One above Last if the stream is empty.
+	// retention. One above Last if nothing is left up to there.
 	First uint64
 
 	// Last is the last place of the stream when the reading began; 0 if it never
@@ -60,13 +60,32 @@ type Extent struct {
 	// Name is what the broker calls the stream: the part before the slash of a
 	// row's broker_ref.
 	Name string
+
+	// NumForeign is how many messages of others on the same stream were left out.
+	NumForeign int64
+
+	// Retention is what the broker removes of the stream by itself.
+	Retention Retention
+}
+
+// Retention is what a broker removes from the front of a stream by itself. The zero
+// value is nothing: whatever is gone from such a stream, somebody removed.
+type Retention struct {
+	// AnyAge says that it removes messages however young they are, such as the oldest
+	// of a stream that is full.
+	AnyAge bool
+
+	// MaxAge is how long it keeps an event after its row could have been marked; 0
+	// for however long. It is not looked at if AnyAge is set.
+	MaxAge time.Duration
 }
 
 // Source reads the broker.
 type Source interface {
 	// Read calls each with every message that the outbox stream has at the broker,
 	// in order of their places, up to the last one that it had when the call began.
-	// An error of each ends the reading and is returned.
+	// What others publish on the broker's stream beside the outbox is left out. An
+	// error of each ends the reading and is returned.
 	Read(ctx context.Context, stream string, each func(Message) error) (Extent, error)
 }
 
@@ -145,9 +164,6 @@ func Run(ctx context.Context, pool *pgxpool.Pool, source Source, options Options
 	streams, err := streamsOf(ctx, conn, options.Streams)
 	if err != nil {
 		return report, err
-	}
-	if err := dbsqlc.New().ReconcilePlanScans(ctx, conn); err != nil {
-		return report, fmt.Errorf("reconcile: set up planner: %w", err)
 	}
 	if _, err := conn.Exec(ctx, createTables); err != nil {
 		return report, fmt.Errorf("reconcile: make temporary tables: %w", err)

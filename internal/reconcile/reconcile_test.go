@@ -67,8 +67,8 @@ func TestRun(t *testing.T) {
 		require.Zero(t, w.Pool.Stat().AcquiredConns())
 		require.Eventually(t, func() bool {
 			var numTables int
-			require.NoError(t, w.Pool.QueryRow(ctx, "SELECT count(*) FROM pg_class WHERE relname LIKE 'reconcile%'").Scan(&numTables))
-			return numTables == 0
+			err := w.Pool.QueryRow(ctx, "SELECT count(*) FROM pg_class WHERE relname LIKE 'reconcile%'").Scan(&numTables)
+			return err == nil && numTables == 0
 		}, 10*time.Second, 10*time.Millisecond)
 	})
 
@@ -233,12 +233,36 @@ func TestRun_Allowed(t *testing.T) {
 		w.deliver(ctx, events[3])
 		w.remove(rolling, 1)
 		w.remove(rolling, 2)
+		w.broker.stream(rolling).retention.AnyAge = true
 
 		// Number 1 of a is first seen at its repeat now, behind number 2.
 		report, result := w.run(ctx, rolling, reconcile.Options{})
 		require.Empty(t, report.Findings)
 		require.EqualValues(t, 1, result.NumExpired)
 		require.EqualValues(t, 3, result.Extent.First)
+	})
+
+	t.Run("WhatTheBrokersRetentionRemovedByItsAge", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		w := setup(ctx, t)
+		events := w.append(ctx, rolling, "old", "young", "adopted", "left")
+		w.deliver(ctx, events...)
+		w.force(ctx, "UPDATE outbox_delivery SET published_at = published_at - interval '23 hours 56 minutes' WHERE id = $1", events[0].id)
+		w.force(ctx, "UPDATE outbox_delivery SET published_at = published_at - interval '23 hours 54 minutes' WHERE id = $1", events[1].id)
+		w.exec(ctx, `
+			INSERT INTO outbox_intervention (act, by_whom, event_id, key, key_seq, reason, stream)
+			VALUES ('adopt', 'me', $1, 'adopted', 1, 'the broker holds it', 'rolling')`, events[2].eventID)
+		for place := range uint64(3) {
+			w.remove(rolling, place+1)
+		}
+		w.broker.stream(rolling).retention.MaxAge = 24 * time.Hour
+
+		// The clocks of the two may be five minutes apart.
+		report, result := w.run(ctx, rolling, reconcile.Options{})
+		require.Equal(t, []string{"lost young#1"}, w.found(report))
+		require.Contains(t, report.Findings[0].Detail, "the row says that it is at TRUEGREEN_ROLLING/2, but the stream begins at 4, and by itself it removes nothing as young")
+		require.EqualValues(t, 2, result.NumExpired)
 	})
 
 	t.Run("MessagesWhoseRowsAreNoLongerKept", func(t *testing.T) {

@@ -28,10 +28,11 @@ const (
 	KindRepeat Kind = "repeat"
 	// KindDiscardedButStored: a row is discarded, and the broker has the event.
 	KindDiscardedButStored Kind = "discarded_but_stored"
-	// KindUnreadable: a message without the headers of an event.
+	// KindUnreadable: a message that is not as events are published: by its headers,
+	// or by its subject.
 	KindUnreadable Kind = "unreadable"
 	// KindJobContradiction: a publish job completed, and an event that it was to
-	// deliver is not delivered.
+	// deliver was not delivered by then.
 	KindJobContradiction Kind = "job_contradiction"
 )
 
@@ -58,7 +59,7 @@ type StreamResult struct {
 	Counts      map[Kind]Count // kinds without findings are left out
 	Extent      Extent
 	NumAdopted  int64 // rows that were marked as published
-	NumExpired  int64 // published rows whose messages the broker no longer keeps
+	NumExpired  int64 // published rows whose messages the broker's retention may have removed
 	NumForgot   int64 // messages whose rows the database no longer keeps
 	NumInFlight int64 // unmarked rows younger than the grace
 	NumLifted   int64 // keys whose last number was raised

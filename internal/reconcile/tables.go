@@ -5,8 +5,8 @@ import "fmt"
 // The statements of this package work on temporary tables, which are not in the
 // schema that sqlc knows, so they are written here.
 
-// clockSlack is how far the broker's clock may be ahead of the database's, where a
-// message is compared with what the database no longer keeps.
+// clockSlack is how far the clocks of the broker and the database may be apart, where
+// a message of one is compared with what the other no longer keeps.
 const clockSlack = "5 minutes"
 
 // gapType is the type of the marker that takes the place of an event that is not
@@ -15,12 +15,16 @@ const gapType = "truegreen.gap.v1"
 
 // createTables makes what one session needs for all streams. reconcile_message has
 // the first message of each event, reconcile_repeat those that came again. What was
-// delivered before forgotten_before may have no row any more.
+// delivered before forgotten_before may have no row any more, and what was marked
+// before kept_since no message. reconcile_resolved is what became of rows, where
+// jobs are held against them; see insertResolved.
 const createTables = `
 CREATE TEMPORARY TABLE reconcile_scope (
     first_sequence bigint NOT NULL,
     forgotten_before timestamptz,
     job_kind text NOT NULL,
+    keeps_no_age boolean NOT NULL,
+    kept_since timestamptz,
     key_seq_source text NOT NULL,
     last_sequence bigint NOT NULL,
     name text NOT NULL,
@@ -62,14 +66,22 @@ CREATE TEMPORARY TABLE reconcile_row (
 CREATE TEMPORARY TABLE reconcile_job (
     id bigint NOT NULL,
     attempted_at timestamptz NOT NULL,
+    ended_before timestamptz NOT NULL,
+    finalized_at timestamptz NOT NULL,
     first_id bigint,
     last_id bigint,
     num_failed bigint NOT NULL,
     num_published bigint NOT NULL,
     num_sent bigint NOT NULL,
-    sent text,
     shard integer
 );
+CREATE TEMPORARY TABLE reconcile_resolved (
+    id bigint NOT NULL,
+    resolved_at timestamptz NOT NULL,
+    shard integer NOT NULL,
+    was_passed boolean NOT NULL
+);
+CREATE INDEX reconcile_resolved_passed_idx ON reconcile_resolved (shard, id) WHERE was_passed;
 CREATE TEMPORARY TABLE reconcile_gap (
     key_seq bigint NOT NULL,
     key text COLLATE "C" NOT NULL
@@ -109,14 +121,15 @@ CREATE TEMPORARY TABLE reconcile_ahead (
 
 const emptyTables = `
 TRUNCATE reconcile_scope, reconcile_message, reconcile_repeat, reconcile_key, reconcile_late, reconcile_row,
-    reconcile_job, reconcile_gap, reconcile_suspect, reconcile_behind, reconcile_ahead`
+    reconcile_job, reconcile_resolved, reconcile_gap, reconcile_suspect, reconcile_behind, reconcile_ahead`
 
-// insertScope stores what is compared.
+// insertScope stores what is compared. What the broker's retention removed was old
+// enough by now, and not yet when the reading began.
 const insertScope = `
 INSERT INTO reconcile_scope (
-    first_sequence, job_kind, key_seq_source, last_sequence, name, num_shards, park_policy, started_at, stream, unmarked_before
+    first_sequence, job_kind, key_seq_source, last_sequence, name, num_shards, park_policy, started_at, stream, unmarked_before, keeps_no_age, kept_since
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, clock_timestamp() - $12::interval + interval '` + clockSlack + `')`
 
 // readSteps order what was read of the broker.
 func readSteps() []step {
@@ -214,7 +227,9 @@ func compareSteps() []step {
 			DELETE FROM reconcile_job AS job
 			USING reconcile_scope AS scope
 			WHERE job.attempted_at < scope.forgotten_before`},
-		{"analyze rows", "ANALYZE reconcile_row"},
+		{"analyze rows", "ANALYZE reconcile_row, reconcile_job"},
+		{"list resolved rows", insertResolved},
+		{"analyze resolved rows", "ANALYZE reconcile_resolved"},
 		{"list gap markers", `
 			INSERT INTO reconcile_gap (key_seq, key)
 			SELECT key_seq, key FROM reconcile_row WHERE type = '` + gapType + `'

@@ -56,9 +56,10 @@ type broker struct {
 }
 
 type stored struct {
-	first    uint64
-	last     uint64
-	messages []reconcile.Message
+	first     uint64
+	last      uint64
+	messages  []reconcile.Message
+	retention reconcile.Retention
 }
 
 func (b *broker) Read(_ context.Context, stream string, each func(reconcile.Message) error) (reconcile.Extent, error) {
@@ -69,7 +70,7 @@ func (b *broker) Read(_ context.Context, stream string, each func(reconcile.Mess
 		b.beforeEnd()
 	}
 	held := b.stream(stream)
-	extent := reconcile.Extent{First: held.first, Last: held.last, Name: "TRUEGREEN_" + strings.ToUpper(stream)}
+	extent := reconcile.Extent{First: held.first, Last: held.last, Name: "TRUEGREEN_" + strings.ToUpper(stream), Retention: held.retention}
 	messages := slices.Clone(held.messages)
 	if b.afterEnd != nil {
 		b.afterEnd()
@@ -139,7 +140,8 @@ func (w *world) storeAs(stream string, message reconcile.Message) uint64 {
 	return held.last
 }
 
-// remove takes a message from the broker; remove the first one to see it expired.
+// remove takes a message from the broker; from the front, its retention may have done
+// so.
 func (w *world) remove(stream string, sequence uint64) {
 	held := w.broker.stream(stream)
 	held.messages = slices.DeleteFunc(held.messages, func(message reconcile.Message) bool { return message.Sequence == sequence })
@@ -219,6 +221,20 @@ func (w *world) job(ctx context.Context, stream, key, result string) int64 {
 		RETURNING id`, stream, key, result).Scan(&id)
 	require.NoError(w.t, err)
 	return id
+}
+
+// endJob sets when a job ended, a second after it began.
+func (w *world) endJob(ctx context.Context, id int64, at string) {
+	w.t.Helper()
+	w.exec(ctx, "UPDATE river_job SET attempted_at = $2::text::timestamptz - interval '1 second', finalized_at = $2::text::timestamptz WHERE id = $1", id, at)
+}
+
+// resolve sets when rows were published, parked or discarded.
+func (w *world) resolve(ctx context.Context, column, at string, events ...event) {
+	w.t.Helper()
+	for _, e := range events {
+		w.force(ctx, "UPDATE outbox_delivery SET "+column+" = $2::text::timestamptz WHERE id = $1", e.id, at)
+	}
 }
 
 // run compares one stream.

@@ -39,6 +39,13 @@ SELECT
 FROM lifted
 JOIN given ON given.key = lifted.key;
 
+-- name: ReconcilePlanLookups :exec
+-- ReconcilePlanLookups makes the planner plan the rest of the session for looking up
+-- some rows in large tables, and each statement for the rows that it is given.
+SELECT
+    set_config('enable_nestloop', 'on', false),
+    set_config('plan_cache_mode', 'force_custom_plan', false);
+
 -- name: ReconcilePlanScans :exec
 -- ReconcilePlanScans makes the planner plan the rest of the session for reading
 -- whole tables, and bounds what each step of a plan holds in memory.
@@ -57,3 +64,12 @@ SELECT
     park_policy
 FROM outbox_stream
 ORDER BY stream;
+
+-- name: ReconcileUnpublished :many
+-- ReconcileUnpublished returns which of some events are not published. Only recent
+-- events and undelivered ones are known to it.
+SELECT event.event_id
+FROM outbox_event AS event
+JOIN outbox_delivery AS delivery ON delivery.id = event.id
+WHERE event.event_id = ANY (@event_ids::uuid[])
+    AND delivery.published_at IS NULL;

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,7 +22,10 @@ const (
 )
 
 // appended is one event that the application was told the id of.
-type appended struct{ key, stream string }
+type appended struct {
+	committedAt time.Time // by when it was; zero if it was not
+	key, stream string
+}
 
 // application appends events, in transactions of its own, and keeps account of
 // them.
@@ -102,6 +106,9 @@ func (tx *transaction) end(ctx context.Context, t *testing.T, commits bool) {
 		require.NoError(t, tx.tx.Rollback(ctx))
 	}
 	for id, event := range tx.events {
+		if commits {
+			event.committedAt = time.Now()
+		}
 		into[id] = event
 	}
 }

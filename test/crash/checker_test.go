@@ -1,9 +1,14 @@
 package crash_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // gapType is the type of the marker that takes the place of an event that is not
@@ -173,4 +178,64 @@ func (c *checker) judgeJobs() {
 			}
 		}
 	}
+}
+
+// shortPass is how long a pass may take that has certainly not run out of time, and
+// so has looked at everything that was due when it began.
+const shortPass = 2 * time.Second
+
+// judgeLeft looks at completed jobs, also in a world in which something is due. A job
+// must have been told of everything that it sent, and all of it must have been marked
+// by its end: what somebody else sends afterwards does not make it good. Nor may it
+// have passed by an event that it could have sent.
+func judgeLeft(found evidence) []finding {
+	c := &checker{evidence: found}
+	type shard struct {
+		number int
+		stream string
+	}
+	type key struct{ name, stream string }
+	rows := make(map[shard][]*row)
+	isHeld := make(map[key]bool) // by an event that failed, or was decided on
+	for i := range c.rows {
+		row := &c.rows[i]
+		here := shard{number: row.Shard, stream: row.Stream}
+		rows[here] = append(rows[here], row)
+		if row.NotBefore != nil || row.ParkedAt != nil || row.State == "discarded" {
+			isHeld[key{name: row.Key, stream: row.Stream}] = true
+		}
+	}
+	for _, job := range c.jobs {
+		numPublished := 0
+		for _, row := range rows[shard{number: job.Shard, stream: job.Stream}] {
+			if row.ID < job.FirstID || row.ID > job.LastID {
+				continue
+			}
+			committedAt := c.committed[row.EventID].committedAt
+			switch {
+			case row.PublishedAt != nil && !row.PublishedAt.After(job.FinalizedAt):
+				numPublished++
+			case row.PublishedAt == nil && !committedAt.IsZero() && committedAt.Before(job.AttemptedAt) &&
+				!isHeld[key{name: row.Key, stream: row.Stream}] && job.FinalizedAt.Sub(job.AttemptedAt) < shortPass:
+				c.find(kindJob, row.Stream, row.Key, "job %d is completed and claimed events %d to %d, of which it passed by %d", job.ID, job.FirstID, job.LastID, row.ID)
+			}
+		}
+		if numTold := max(job.NumPublished, job.NumSent); numPublished < numTold {
+			c.find(kindJob, job.Stream, "", "job %d is completed and tells of %d events of %d to %d, of which %d were published by its end", job.ID, numTold, job.FirstID, job.LastID, numPublished)
+		}
+	}
+	return c.findings
+}
+
+// requireHonestJobs looks at the jobs that were completed until now. It reads them
+// before the rows: what a job marked is there once the job is seen.
+func (w *world) requireHonestJobs(ctx context.Context, t *testing.T) {
+	t.Helper()
+	found := evidence{committed: w.application.committed, jobs: w.jobs(ctx, t)}
+	found.rows = w.rows(ctx, t)
+	findings := judgeLeft(found)
+	for _, finding := range findings {
+		t.Logf("%s: %s\n%s", finding.Kind, finding.Detail, found.story(finding.Stream, finding.Key))
+	}
+	require.Empty(t, findings)
 }

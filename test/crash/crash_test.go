@@ -45,6 +45,7 @@ func TestDrain_KilledAtAStep(t *testing.T) {
 // requireLeftBehind checks that a process died where it was to die.
 func (w *world) requireLeftBehind(ctx context.Context, t *testing.T, p *process, last report) {
 	t.Helper()
+	w.requireHonestJobs(ctx, t)
 	found := w.gather(ctx, t)
 	stored, at := make(map[string]bool), make(map[acknowledgement]string)
 	for stream, messages := range found.messages {
@@ -144,4 +145,5 @@ func (w *world) killOnce(ctx context.Context, t *testing.T, at step) {
 	}
 	w.feedUntil(ctx, t, p.hasExited)
 	p.requireKilled(t)
+	w.requireHonestJobs(ctx, t)
 }

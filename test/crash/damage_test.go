@@ -68,6 +68,88 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestJudgeJobs has jobs of a process that did its work look as if it had not, and
+// somebody else had done some of it since.
+func TestJudgeJobs(t *testing.T) {
+	t.Parallel()
+
+	for name, tc := range map[string]struct {
+		damage  func(ctx context.Context, t *testing.T, w *world)
+		product string // what the product's own checker says of it; "" for nothing
+	}{
+		"AnEventThatWasSentOnceItHadCompleted": {publishLater, "were published, parked or discarded there by its end"},
+		"AnEventOfWhichItWasNotTold":           {sendOneMore, "events and was told that"},
+		"AnEventThatItPassedBy":                {passBy, ""},
+		"AnEventWithoutItsMark":                {unmark, "were published, parked or discarded there by its end"},
+	} {
+		t.Run("Finds"+name, func(t *testing.T) {
+			t.Parallel()
+
+			ctx := t.Context()
+			w := setup(ctx, t, 1, nil)
+			w.application.commit(ctx, t, backlog(numSmall)...)
+			w.drain(ctx, t)
+			w.requireHonestJobs(ctx, t)
+			w.requireSound(ctx, t)
+
+			tc.damage(ctx, t, w)
+			findings := judgeLeft(evidence{committed: w.application.committed, jobs: w.jobs(ctx, t), rows: w.rows(ctx, t)})
+			require.NotEmpty(t, findings)
+			for _, finding := range findings {
+				require.Equal(t, kindJob, finding.Kind)
+			}
+			told := ""
+			for _, finding := range w.reconcile(ctx, t).Findings {
+				if finding.Kind == reconcile.KindJobContradiction {
+					told += finding.Detail
+				}
+			}
+			if tc.product == "" {
+				require.Empty(t, told)
+				return
+			}
+			require.Contains(t, told, tc.product)
+		})
+	}
+}
+
+// ofItsJob is the completed job that claimed the second event of a stream's hot key.
+const ofItsJob = `
+	FROM river_job AS job
+	JOIN outbox_delivery AS delivery
+		ON job.args = jsonb_build_object('shard', delivery.shard)
+		AND delivery.id BETWEEN (job.metadata #>> '{output,result,first_id}')::bigint AND (job.metadata #>> '{output,result,last_id}')::bigint
+	WHERE job.kind = 'outbox_agent'
+		AND job.state = 'completed'
+		AND delivery.id = $1`
+
+// publishLater has an event published a minute after its job had ended.
+func publishLater(ctx context.Context, t *testing.T, w *world) {
+	t.Helper()
+	w.allowEverything(ctx, t)
+	w.exec(ctx, t, `UPDATE outbox_delivery SET published_at = (SELECT job.finalized_at + interval '1 minute'`+ofItsJob+`) WHERE id = $1`, w.hotRow(ctx, t, "agent", 2).ID)
+}
+
+// sendOneMore has a job say that it sent more than it was told of.
+func sendOneMore(ctx context.Context, t *testing.T, w *world) {
+	t.Helper()
+	w.exec(ctx, t, `
+		UPDATE river_job
+		SET metadata = jsonb_set(metadata, '{output,result,num_sent}', to_jsonb((metadata #>> '{output,result,num_published}')::integer + 1))
+		WHERE id = (SELECT job.id`+ofItsJob+`)`, w.hotRow(ctx, t, "agent", 2).ID)
+}
+
+// passBy leaves an event between those that its job claimed, and which says nothing
+// of it.
+func passBy(ctx context.Context, t *testing.T, w *world) {
+	t.Helper()
+	w.exec(ctx, t, `
+		UPDATE river_job
+		SET attempted_at = finalized_at, metadata = metadata #- '{output,result,num_sent}' #- '{output,result,num_published}'
+		WHERE id = (SELECT job.id`+ofItsJob+`)`, w.hotRow(ctx, t, "agent", 2).ID)
+	unmark(ctx, t, w)
+}
+
 // deliver does by hand what a process would do: it sends all events, marks them, and
 // leaves a completed job for each shard.
 func (w *world) deliver(ctx context.Context, t *testing.T) {

@@ -19,6 +19,7 @@ type row struct {
 	ID          int64
 	Key         string
 	KeySeq      int64
+	NotBefore   *time.Time
 	ParkReason  *string
 	ParkedAt    *time.Time
 	Payload     string
@@ -29,13 +30,18 @@ type row struct {
 	Type        string
 }
 
-// job is a completed publish job, and what it says that it claimed.
+// job is a completed publish job, and what it says that it claimed, sent, and was
+// told that it arrived.
 type job struct {
-	FirstID int64
-	ID      int64
-	LastID  int64
-	Shard   int
-	Stream  string
+	AttemptedAt  time.Time
+	FinalizedAt  time.Time
+	FirstID      int64
+	ID           int64
+	LastID       int64
+	NumPublished int
+	NumSent      int
+	Shard        int
+	Stream       string
 }
 
 // evidence is all that the checker knows.
@@ -83,12 +89,22 @@ func (w *world) gather(ctx context.Context, t *testing.T) evidence {
 		require.NoError(t, err)
 		found.messages[stream] = messages
 	}
+	found.jobs = w.jobs(ctx, t)
 	found.rows = w.rows(ctx, t)
+	return found
+}
+
+func (w *world) jobs(ctx context.Context, t *testing.T) []job {
+	t.Helper()
 	rows, err := w.db.Pool.Query(ctx, `
 		SELECT
+			job.attempted_at,
+			job.finalized_at,
 			(job.metadata #>> '{output,result,first_id}')::bigint AS first_id,
 			job.id,
 			(job.metadata #>> '{output,result,last_id}')::bigint AS last_id,
+			coalesce((job.metadata #>> '{output,result,num_published}')::integer, 0) AS num_published,
+			coalesce((job.metadata #>> '{output,result,num_sent}')::integer, 0) AS num_sent,
 			(job.args ->> 'shard')::integer AS shard,
 			substr(job.kind, length('outbox_') + 1) AS stream
 		FROM river_job AS job
@@ -97,9 +113,9 @@ func (w *world) gather(ctx context.Context, t *testing.T) evidence {
 			AND job.metadata #> '{output,result,first_id}' IS NOT NULL
 		ORDER BY job.id`)
 	require.NoError(t, err)
-	found.jobs, err = pgx.CollectRows(rows, pgx.RowToStructByName[job])
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByName[job])
 	require.NoError(t, err)
-	return found
+	return all
 }
 
 func (w *world) rows(ctx context.Context, t *testing.T) []row {
@@ -112,6 +128,7 @@ func (w *world) rows(ctx context.Context, t *testing.T) []row {
 			event.id,
 			event.key,
 			event.key_seq,
+			event.not_before,
 			event.park_reason,
 			event.parked_at,
 			event.payload::text AS payload,

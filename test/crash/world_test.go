@@ -141,6 +141,7 @@ func (w *world) waitUntilDelivered(ctx context.Context, t *testing.T, by *proces
 // requireSound has both checkers look at a world that has come to rest.
 func (w *world) requireSound(ctx context.Context, t *testing.T) {
 	t.Helper()
+	w.requireHonestJobs(ctx, t)
 	found := w.gather(ctx, t)
 	findings := judge(found)
 	for _, finding := range findings {

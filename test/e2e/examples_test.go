@@ -39,18 +39,15 @@ func examples() map[string]example {
 	}
 }
 
-// canRun is false, and says so, where a machine lacks what only an example needs.
-func (e example) canRun(t *testing.T) bool {
+// skipUnlessRunnable skips the test where a machine lacks what only an example needs.
+func (e example) skipUnlessRunnable(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath(e.command); err != nil {
-		t.Logf("not run, since %s is not installed; examples/README.md says how to run it by hand", e.command)
-		return false
+		t.Skipf("%s is not installed; examples/README.md says how to run it by hand", e.command)
 	}
 	if _, err := os.Stat(filepath.Join(examplesDir, e.dir, e.needs)); err != nil {
-		t.Logf("not run, since examples/%s/%s is not there: npm ci in that folder makes it", e.dir, e.needs)
-		return false
+		t.Skipf("examples/%s/%s is not there: npm ci in that folder makes it", e.dir, e.needs)
 	}
-	return true
 }
 
 // run executes the example against a database and returns all that it said.
@@ -101,9 +98,7 @@ func TestExamples(t *testing.T) {
 	for name, one := range examples() {
 		t.Run(name+"PublishesWhatItCommitsAndNothingElse", func(t *testing.T) {
 			t.Parallel()
-			if !one.canRun(t) {
-				return
-			}
+			one.skipUnlessRunnable(t)
 			ctx := t.Context()
 			s := setup(ctx, t)
 
@@ -127,9 +122,7 @@ func TestExamples(t *testing.T) {
 
 		t.Run(name+"SaysWhatIsWrong", func(t *testing.T) {
 			t.Parallel()
-			if !one.canRun(t) {
-				return
-			}
+			one.skipUnlessRunnable(t)
 			ctx := t.Context()
 			foreign := dbtest.Empty(ctx, t)
 			out, err := one.run(ctx, t, foreign.URL)
@@ -191,8 +184,7 @@ func TestGuide(t *testing.T) {
 		ctx := t.Context()
 		database := dbtest.Database(ctx, t)
 		if !isSuperuser(ctx, t, database) {
-			t.Log("not run, since the tests' database user may not make roles")
-			return
+			t.Skip("the tests' database user may not make roles")
 		}
 		grants := grantsOfGuide(t)
 		require.NoError(t, appendWith(ctx, t, database, grants))

@@ -153,7 +153,7 @@ func TestPublisher_Publish_Batches(t *testing.T) {
 
 		_, err = bundle.publisher.Provision(ctx, walletSpec())
 		require.NoError(t, err)
-		mustPublish(ctx, t, bundle.publisher, freshKeys(300)...)
+		mustPublish(ctx, t, bundle.publisher, chain(300)...)
 		require.Equal(t, 300, bundle.inBatches(ctx, t))
 	})
 

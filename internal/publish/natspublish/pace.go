@@ -10,15 +10,15 @@ const (
 	// may have been replaced, or its disk become busy.
 	remeasureAfter = 256
 
-	// paceWeight is how much of the last call goes into what a way costs.
-	paceWeight = 0.25
+	// paceShare is which part of what a way costs is the last call's: a quarter.
+	paceShare = 4
 )
 
 // pace learns which way is cheaper for many events of many keys. That depends on
 // the server: where it syncs each message, or several servers agree on each, a batch
 // is many times faster; where it does not, the batch's own cost is lost.
 type pace struct {
-	batched, single float64 // nanoseconds per event; 0: not known
+	batched, single time.Duration // per event; 0: not known
 	mu              sync.Mutex
 	numCalls        int
 }
@@ -49,9 +49,9 @@ func (p *pace) note(batched bool, numEvents int, took time.Duration) {
 	if batched {
 		cost = &p.batched
 	}
-	perEvent := float64(took) / float64(numEvents)
+	perEvent := took / time.Duration(numEvents)
 	if *cost == 0 {
 		*cost = perEvent
 	}
-	*cost += paceWeight * (perEvent - *cost)
+	*cost += (perEvent - *cost) / paceShare
 }

@@ -28,6 +28,10 @@ const (
 	// readAttempts is how often that is done without a single message in between.
 	readAttempts = 4
 
+	// readLag is how long a reader that has come to its end too early is given: it
+	// may read from a server of the cluster that is a little behind.
+	readLag = 500 * time.Millisecond
+
 	// readerLife is how long the broker keeps a reader that asks for nothing: one
 	// that could not be removed goes by itself.
 	readerLife = time.Minute
@@ -92,6 +96,9 @@ type streamReader struct {
 // errInterrupted says that nothing came any more, though there is something.
 var errInterrupted = errors.New("the broker stopped sending")
 
+// errBehind says that the reader knows of no more, and the stream has more.
+var errBehind = errors.New("the reader came to its end before the end of the stream")
+
 // eachError is an error of the caller's.
 type eachError struct{ error }
 
@@ -99,6 +106,9 @@ func (r *streamReader) read(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
 		before := r.next
 		err := r.readOnce(ctx)
+		if err == nil {
+			err = r.confirmEnd(ctx)
+		}
 		var theirs eachError
 		switch {
 		case err == nil:
@@ -113,9 +123,68 @@ func (r *streamReader) read(ctx context.Context) error {
 		case attempt == readAttempts:
 			return r.publisher.reachError(err)
 		}
+		if errors.Is(err, errBehind) {
+			if err := wait(ctx, readLag); err != nil {
+				return err
+			}
+		}
 		if err := r.waitConnected(ctx); err != nil {
 			return err
 		}
+	}
+}
+
+// confirmEnd asks the stream itself, that is its leader, whether anything is left up
+// to the end. A reader of a stream with replicas reads from one of these, and says
+// what is pending there.
+func (r *streamReader) confirmEnd(ctx context.Context) error {
+	if r.next > r.last {
+		return nil
+	}
+	// Not by the client's own call: where direct gets are allowed, any replica answers.
+	request, err := json.Marshal(struct {
+		NextFor  string `json:"next_by_subj"`
+		Sequence uint64 `json:"seq"`
+	}{">", r.next})
+	if err != nil {
+		return fmt.Errorf("ask for the next message: %w", err)
+	}
+	askCtx, cancel := context.WithTimeout(ctx, readPatience)
+	defer cancel()
+	answer, err := r.publisher.conn.RequestWithContext(askCtx, "$JS.API.STREAM.MSG.GET."+r.stream, request)
+	if err != nil {
+		return fmt.Errorf("ask for the next message: %w", err)
+	}
+	var next struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Sequence uint64 `json:"seq"`
+		} `json:"message"`
+	}
+	switch err := json.Unmarshal(answer.Data, &next); {
+	case err != nil:
+		return fmt.Errorf("read what the next message is: %w", err)
+	case next.Error != nil && next.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil
+	case next.Error != nil:
+		return fmt.Errorf("ask for the next message: %w", next.Error)
+	case next.Message == nil:
+		return errors.New("ask for the next message: the broker's answer has none, and no error")
+	case next.Message.Sequence > r.last:
+		return nil
+	}
+	return fmt.Errorf("%w, which has a message at sequence %d", errBehind, next.Message.Sequence)
+}
+
+// wait waits, unless ctx ends before.
+func wait(ctx context.Context, duration time.Duration) error {
+	timer := time.NewTimer(duration)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err() //nolint:wrapcheck // by the caller
 	}
 }
 
@@ -157,7 +226,7 @@ func (r *streamReader) readOnce(ctx context.Context) error {
 	name := consumer.CachedInfo().Name
 	r.readers = append(r.readers, name)
 	if consumer.CachedInfo().NumPending == 0 {
-		return nil // what was left is gone
+		return nil // what was left may be gone
 	}
 	conn := r.publisher.conn
 	// Room for all that is asked for, and for what the broker says beside.
@@ -232,7 +301,7 @@ func (r *streamReader) pull(ctx context.Context, messages <-chan *nats.Msg, ask 
 	}
 }
 
-// take hands one message to the caller; isEnd says that there are no more.
+// take hands one message to the caller; isEnd says that the reader knows of no more.
 func (r *streamReader) take(msg *nats.Msg, meta *nats.MsgMetadata) (isEnd bool, err error) {
 	sequence := meta.Sequence.Stream
 	if sequence > r.last {

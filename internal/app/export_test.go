@@ -1,0 +1,11 @@
+package app
+
+import (
+	"truegreen/internal/publish/natspublish"
+	"truegreen/internal/reconcile"
+)
+
+// NewBrokerSource is what a comparison reads the broker by.
+func NewBrokerSource(publisher *natspublish.Publisher) reconcile.Source {
+	return brokerSource{publisher}
+}
