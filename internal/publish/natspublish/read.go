@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,9 +71,7 @@ func (publisher *Publisher) ReadStream(ctx context.Context, stream string, each 
 		return state.LastSeq + 1, state.LastSeq, nil
 	}
 	err = r.read(ctx)
-	if removeErr := r.removeReaders(ctx); err == nil {
-		err = removeErr
-	}
+	r.removeReaders(ctx)
 	if err != nil {
 		return first, r.last, fmt.Errorf("read stream %s from sequence %d: %w", name, r.next, err)
 	}
@@ -327,19 +326,32 @@ func (r *streamReader) miss(sequence uint64) {
 	r.next = sequence
 }
 
-// removeReaders leaves nothing behind.
-func (r *streamReader) removeReaders(ctx context.Context) error {
+// removeReaders leaves nothing behind, as far as it can: a reader that cannot be
+// removed goes by itself after readerLife, and what was read is read all the same.
+func (r *streamReader) removeReaders(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*readPatience)
 	defer cancel()
-	if err := r.waitConnected(ctx); err != nil {
-		return err
-	}
-	var errs []error
 	for _, name := range r.readers {
-		err := r.publisher.js.DeleteConsumer(ctx, r.stream, name)
-		if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			errs = append(errs, fmt.Errorf("remove reader %s, which goes by itself in %s: %w", name, readerLife, err))
+		if err := r.removeReader(ctx, name); err != nil {
+			r.publisher.logger.WarnContext(ctx, "reader left at the broker, it goes by itself",
+				slog.Duration("after", readerLife), slog.Any("error", err), slog.String("reader", name), slog.String("stream", r.stream))
 		}
 	}
-	return errors.Join(errs...)
+}
+
+// removeReader asks more than once: a connection that has just broken looks whole, and
+// swallows what is asked.
+func (r *streamReader) removeReader(ctx context.Context, name string) (err error) {
+	for range readAttempts {
+		if err := r.waitConnected(ctx); err != nil {
+			return err
+		}
+		askCtx, cancel := context.WithTimeout(ctx, readPatience/5)
+		err = r.publisher.js.DeleteConsumer(askCtx, r.stream, name)
+		cancel()
+		if err == nil || errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil
+		}
+	}
+	return fmt.Errorf("remove reader: %w", err)
 }
