@@ -24,7 +24,6 @@ import (
 	"truegreen/internal/pgtx"
 	"truegreen/internal/publish/natspublish"
 	"truegreen/internal/settlement"
-	"truegreen/internal/wallet"
 	"truegreen/jobs"
 	"truegreen/migrations"
 	"truegreen/workers"
@@ -151,7 +150,7 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 	if err != nil {
 		return err
 	}
-	runner := settlement.NewRunner(settlements, wallet.New(), recorder, worker.logger)
+	runner := settlement.NewRunner(settlements, recorder, worker.logger)
 	registered, err := workers.Register(workers.Services{
 		Keeper: keeper, Recorder: recorder, Relay: relay, Runner: runner, Streams: streams, TickBudget: worker.config.Settlement.TickBudget,
 	})

@@ -223,43 +223,6 @@ func (q *Queries) PlayerLineInsert(ctx context.Context, db DBTX, arg *PlayerLine
 	return err
 }
 
-const playerStatusFind = `-- name: PlayerStatusFind :many
-SELECT player.id, player.status
-FROM player
-WHERE player.id = ANY($1::bigint[])
-`
-
-type PlayerStatusFindParams struct {
-	Ids []int64
-}
-
-type PlayerStatusFindRow struct {
-	ID     int64
-	Status string
-}
-
-// PlayerStatusFind returns the statuses of players, as they stand behind the
-// locks of their wallets, which whoever changes a status holds.
-func (q *Queries) PlayerStatusFind(ctx context.Context, db DBTX, arg *PlayerStatusFindParams) ([]*PlayerStatusFindRow, error) {
-	rows, err := db.Query(ctx, playerStatusFind, arg.Ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []*PlayerStatusFindRow
-	for rows.Next() {
-		var i PlayerStatusFindRow
-		if err := rows.Scan(&i.ID, &i.Status); err != nil {
-			return nil, err
-		}
-		items = append(items, &i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const playerUpdate = `-- name: PlayerUpdate :exec
 WITH given AS (
     SELECT

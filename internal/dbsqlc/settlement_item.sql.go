@@ -12,104 +12,22 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-const settlementAttemptInsert = `-- name: SettlementAttemptInsert :exec
-INSERT INTO settlement_attempt (item_id, run_id, attempt, failure_class, failure_code, job_id, result)
-SELECT
-    unnest($1::bigint[]),
-    $2,
-    $3,
-    nullif(unnest($4::text[]), ''),
-    nullif(unnest($5::text[]), ''),
-    $6,
-    unnest($7::text[])
+const settlementItemClaimable = `-- name: SettlementItemClaimable :one
+SELECT coalesce(cardinality((settlement_claim($1::bigint, $2::bigint, $3::integer)).item_ids), 0)::integer AS num_items
 `
 
-type SettlementAttemptInsertParams struct {
-	ItemIds []int64
-	RunID   int64
-	Attempt int32
-	Classes []string
-	Codes   []string
-	JobID   int64
-	Results []string
-}
-
-// SettlementAttemptInsert records what came of trying to credit items.
-func (q *Queries) SettlementAttemptInsert(ctx context.Context, db DBTX, arg *SettlementAttemptInsertParams) error {
-	_, err := db.Exec(ctx, settlementAttemptInsert,
-		arg.ItemIds,
-		arg.RunID,
-		arg.Attempt,
-		arg.Classes,
-		arg.Codes,
-		arg.JobID,
-		arg.Results,
-	)
-	return err
-}
-
-const settlementItemClaim = `-- name: SettlementItemClaim :many
-SELECT
-    item.id,
-    item.adj,
-    item.amount_minor,
-    item.currency,
-    -- A subquery, so that it is an index lookup per item: a join would read all
-    -- players for each chunk.
-    coalesce((SELECT player.code FROM player WHERE player.id = item.player_id), '')::text AS player,
-    item.player_id
-FROM settlement_item AS item
-WHERE item.run_id = $1
-    AND item.player_id > $2
-    AND item.delivery IN ('pending', 'failed')
-    AND item.voided_at IS NULL
-ORDER BY item.player_id
-LIMIT $3::int
-`
-
-type SettlementItemClaimParams struct {
+type SettlementItemClaimableParams struct {
 	RunID         int64
 	AfterPlayerID int64
 	MaxItems      int32
 }
 
-type SettlementItemClaimRow struct {
-	ID          int64
-	Adj         int32
-	AmountMinor int64
-	Currency    string
-	Player      string
-	PlayerID    int64
-}
-
-// SettlementItemClaim returns the next undelivered items of a run with what a
-// credit needs, in order of players. The run must be locked, which keeps the
-// items to its holder.
-func (q *Queries) SettlementItemClaim(ctx context.Context, db DBTX, arg *SettlementItemClaimParams) ([]*SettlementItemClaimRow, error) {
-	rows, err := db.Query(ctx, settlementItemClaim, arg.RunID, arg.AfterPlayerID, arg.MaxItems)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []*SettlementItemClaimRow
-	for rows.Next() {
-		var i SettlementItemClaimRow
-		if err := rows.Scan(
-			&i.ID,
-			&i.Adj,
-			&i.AmountMinor,
-			&i.Currency,
-			&i.Player,
-			&i.PlayerID,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, &i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
+// SettlementItemClaimable counts the next undelivered items of a run, up to max_items.
+func (q *Queries) SettlementItemClaimable(ctx context.Context, db DBTX, arg *SettlementItemClaimableParams) (int32, error) {
+	row := db.QueryRow(ctx, settlementItemClaimable, arg.RunID, arg.AfterPlayerID, arg.MaxItems)
+	var num_items int32
+	err := row.Scan(&num_items)
+	return num_items, err
 }
 
 const settlementItemCount = `-- name: SettlementItemCount :one
@@ -152,54 +70,35 @@ func (q *Queries) SettlementItemCount(ctx context.Context, db DBTX, arg *Settlem
 	return &i, err
 }
 
-const settlementItemCredit = `-- name: SettlementItemCredit :many
-WITH credited AS (
-    UPDATE settlement_item AS item
-    SET
-        attempts = item.attempts + 1,
-        credited_at = clock_timestamp(),
-        delivery = 'credited',
-        failure_class = NULL,
-        failure_code = NULL
-    WHERE item.id = ANY($1::bigint[])
-        AND item.delivery IN ('pending', 'failed')
-    RETURNING item.amount_minor
-)
-SELECT
-    count(*) AS num_credited,
-    coalesce(sum(credited.amount_minor), 0)::bigint AS credited_minor
-FROM credited
+const settlementItemCredit = `-- name: SettlementItemCredit :one
+SELECT settlement_credit_chunk(
+    $1::bigint, $2::integer, $3::bigint, $4::bigint, $5::integer, $6::boolean
+)::bigint[] AS done
 `
 
 type SettlementItemCreditParams struct {
-	Ids []int64
+	RunID         int64
+	Attempt       int32
+	JobID         int64
+	AfterPlayerID int64
+	MaxItems      int32
+	SkipLocked    bool
 }
 
-type SettlementItemCreditRow struct {
-	NumCredited   int64
-	CreditedMinor int64
-}
-
-// SettlementItemCredit marks undelivered items as credited and returns one row:
-// how many they were, and their sum.
-func (q *Queries) SettlementItemCredit(ctx context.Context, db DBTX, arg *SettlementItemCreditParams) ([]*SettlementItemCreditRow, error) {
-	rows, err := db.Query(ctx, settlementItemCredit, arg.Ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []*SettlementItemCreditRow
-	for rows.Next() {
-		var i SettlementItemCreditRow
-		if err := rows.Scan(&i.NumCredited, &i.CreditedMinor); err != nil {
-			return nil, err
-		}
-		items = append(items, &i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
+// SettlementItemCredit credits the next undelivered items of a run; see the SQL
+// function settlement_credit_chunk for the four numbers.
+func (q *Queries) SettlementItemCredit(ctx context.Context, db DBTX, arg *SettlementItemCreditParams) ([]int64, error) {
+	row := db.QueryRow(ctx, settlementItemCredit,
+		arg.RunID,
+		arg.Attempt,
+		arg.JobID,
+		arg.AfterPlayerID,
+		arg.MaxItems,
+		arg.SkipLocked,
+	)
+	var done []int64
+	err := row.Scan(&done)
+	return done, err
 }
 
 const settlementItemFailPending = `-- name: SettlementItemFailPending :execrows
@@ -242,26 +141,6 @@ type SettlementItemInsertParams struct {
 	RunID       int64
 	TierFrom    *int64
 	TierValue   pgtype.Numeric
-}
-
-const settlementItemPlanClaim = `-- name: SettlementItemPlanClaim :exec
-SELECT
-    set_config('enable_bitmapscan', $1::text, true),
-    set_config('enable_seqscan', $1, true),
-    set_config('enable_sort', $1, true)
-`
-
-type SettlementItemPlanClaimParams struct {
-	Setting string
-}
-
-// SettlementItemPlanClaim lets the planner read items in the order of their
-// index (setting is off), or as it likes (on), to the end of the transaction. The
-// items of a run are new to its statistics: it would take them for few, and read
-// and sort all that are left for each chunk.
-func (q *Queries) SettlementItemPlanClaim(ctx context.Context, db DBTX, arg *SettlementItemPlanClaimParams) error {
-	_, err := db.Exec(ctx, settlementItemPlanClaim, arg.Setting)
-	return err
 }
 
 const settlementItemReasons = `-- name: SettlementItemReasons :many
@@ -322,41 +201,37 @@ func (q *Queries) SettlementItemReasons(ctx context.Context, db DBTX, arg *Settl
 	return items, nil
 }
 
-const settlementItemRefuse = `-- name: SettlementItemRefuse :exec
-WITH given AS (
-    SELECT
-        unnest($1::bigint[]) AS id,
-        unnest($2::text[]) AS delivery,
-        unnest($3::text[]) AS failure_class,
-        unnest($4::text[]) AS failure_code
-)
-UPDATE settlement_item
-SET
-    attempts = settlement_item.attempts + 1,
-    delivery = given.delivery,
-    failure_class = nullif(given.failure_class, ''),
-    failure_code = given.failure_code
-FROM given
-WHERE settlement_item.id = given.id
+const settlementItemRefuse = `-- name: SettlementItemRefuse :one
+SELECT settlement_refuse_chunk(
+    $1::bigint, $2::integer, $3::bigint, $4::bigint, $5::integer, $6::text, $7::text
+)::bigint[] AS done
 `
 
 type SettlementItemRefuseParams struct {
-	Ids        []int64
-	Deliveries []string
-	Classes    []string
-	Codes      []string
+	RunID         int64
+	Attempt       int32
+	JobID         int64
+	AfterPlayerID int64
+	MaxItems      int32
+	FailureClass  string
+	FailureCode   string
 }
 
-// SettlementItemRefuse marks items as failed or withheld, each with its code and
-// class; an empty class means none.
-func (q *Queries) SettlementItemRefuse(ctx context.Context, db DBTX, arg *SettlementItemRefuseParams) error {
-	_, err := db.Exec(ctx, settlementItemRefuse,
-		arg.Ids,
-		arg.Deliveries,
-		arg.Classes,
-		arg.Codes,
+// SettlementItemRefuse fails the next undelivered items of a run; see the SQL function
+// settlement_refuse_chunk.
+func (q *Queries) SettlementItemRefuse(ctx context.Context, db DBTX, arg *SettlementItemRefuseParams) ([]int64, error) {
+	row := db.QueryRow(ctx, settlementItemRefuse,
+		arg.RunID,
+		arg.Attempt,
+		arg.JobID,
+		arg.AfterPlayerID,
+		arg.MaxItems,
+		arg.FailureClass,
+		arg.FailureCode,
 	)
-	return err
+	var done []int64
+	err := row.Scan(&done)
+	return done, err
 }
 
 const settlementItemVoid = `-- name: SettlementItemVoid :exec

@@ -253,23 +253,6 @@ func (q *Queries) SettlementRunAcknowledge(ctx context.Context, db DBTX, arg *Se
 	return err
 }
 
-const settlementRunAdvance = `-- name: SettlementRunAdvance :exec
-UPDATE settlement_run
-SET cursor_player_id = $1
-WHERE id = $2
-`
-
-type SettlementRunAdvanceParams struct {
-	CursorPlayerID int64
-	ID             int64
-}
-
-// SettlementRunAdvance notes how far a pass has come.
-func (q *Queries) SettlementRunAdvance(ctx context.Context, db DBTX, arg *SettlementRunAdvanceParams) error {
-	_, err := db.Exec(ctx, settlementRunAdvance, arg.CursorPlayerID, arg.ID)
-	return err
-}
-
 const settlementRunApprove = `-- name: SettlementRunApprove :exec
 UPDATE settlement_run
 SET

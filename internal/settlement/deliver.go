@@ -21,6 +21,7 @@ func (h *hold) deliver(ctx context.Context) (*Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.bisection = newBisection(h.runner.service.config.ChunkSize)
 	numCredited := 0
 	for !spent {
 		if ctx.Err() != nil {
@@ -28,8 +29,10 @@ func (h *hold) deliver(ctx context.Context) (*Verdict, error) {
 		}
 		done, err := h.deliverChunk(ctx)
 		switch {
-		case errors.Is(err, errCountsDiffer) || errors.Is(err, pgtx.ErrRowCount) || isBookedBefore(err):
+		case isCountsDiffer(err) || isBookedBefore(err):
 			return h.abort(ctx, abortInvariant, err.Error())
+		case errors.Is(err, errSystemic):
+			return h.abort(ctx, abortSystemic, err.Error())
 		case err != nil && ctx.Err() != nil && !errors.Is(err, ErrRunLost):
 			return nil, errors.Join(err, h.interrupted(ctx))
 		case err != nil:

@@ -21,7 +21,7 @@ import (
 func TestRunner_Work_Interference(t *testing.T) {
 	t.Parallel()
 
-	t.Run("ALockedWalletIsLeftToTheNextPass", func(t *testing.T) {
+	t.Run("ALockedWalletAloneIsLeftToTheNextPass", func(t *testing.T) {
 		t.Parallel()
 
 		ctx := t.Context()
@@ -40,13 +40,13 @@ func TestRunner_Work_Interference(t *testing.T) {
 		require.Eventually(t, func() bool {
 			return bundle.count(ctx, t, "SELECT count(*) FROM job_failures WHERE kind = 'settlement_cashback'") > 0
 		}, patience, poll)
-		require.Equal(t, 4, bundle.count(ctx, t, "SELECT count(*) FROM settlement_credits WHERE delivery = 'credited'"))
-		require.Equal(t, 3, bundle.count(ctx, t, "SELECT count(*) FROM settlement_credits WHERE failure_code = 'wallet_locked' AND failure_class = 'transient'"))
+		require.Equal(t, 6, bundle.count(ctx, t, "SELECT count(*) FROM settlement_credits WHERE delivery = 'credited'"))
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT count(*) FROM settlement_credits WHERE failure_code = 'wallet_locked' AND failure_class = 'transient'"))
 		release()
 		result := bundle.await(ctx, t, runID, "done")
 		require.Equal(t, "all_delivered", result.Outcome)
 		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
-		require.Contains(t, scalar[string](ctx, t, bundle.db, "SELECT min(error) FROM job_failures"), "3 of 7 credits were not delivered")
+		require.Contains(t, scalar[string](ctx, t, bundle.db, "SELECT min(error) FROM job_failures"), "1 of 7 credits were not delivered")
 		bundle.requireTrueBooks(ctx, t)
 	})
 

@@ -14,7 +14,6 @@ import (
 	"truegreen/internal/freshness"
 	"truegreen/internal/pgtx"
 	"truegreen/internal/programme"
-	"truegreen/internal/wallet"
 )
 
 // failureTimeout bounds the recording of a failure, whose context may be done.
@@ -30,13 +29,12 @@ type Runner struct {
 	logger   *slog.Logger
 	recorder Recorder
 	service  *Service
-	wallets  *wallet.Service
 }
 
 // NewRunner returns a runner. It writes the one line that tells how a run ended
 // to logger.
-func NewRunner(service *Service, wallets *wallet.Service, recorder Recorder, logger *slog.Logger) *Runner {
-	return &Runner{logger: logger, recorder: recorder, service: service, wallets: wallets}
+func NewRunner(service *Service, recorder Recorder, logger *slog.Logger) *Runner {
+	return &Runner{logger: logger, recorder: recorder, service: service}
 }
 
 // RetryDelay is how long a run waits after a job's attempt (from 1) that failed.
@@ -55,14 +53,15 @@ type Job struct {
 
 // hold is a run in the hands of one attempt of a job.
 type hold struct {
-	complete freshness.Completion
-	epoch    int64
-	job      Job
-	row      *dbsqlc.SettlementRunLockRow
-	runID    int64
-	runner   *Runner
-	started  time.Time
-	terms    programme.Terms
+	bisection *bisection // of the job's chunks
+	complete  freshness.Completion
+	epoch     int64
+	job       Job
+	row       *dbsqlc.SettlementRunLockRow
+	runID     int64
+	runner    *Runner
+	started   time.Time
+	terms     programme.Terms
 }
 
 // Work takes a run as far as it can go: to the point where it waits for its

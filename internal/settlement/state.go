@@ -35,6 +35,7 @@ const (
 	abortCancelled      = "cancelled"
 	abortInputsDeadline = "inputs_deadline"
 	abortInvariant      = "invariant"
+	abortSystemic       = "systemic"
 	abortRejected       = "rejected"
 )
 

@@ -27,7 +27,6 @@ import (
 	"truegreen/internal/pgtx"
 	"truegreen/internal/programme"
 	"truegreen/internal/settlement"
-	"truegreen/internal/wallet"
 	"truegreen/jobs"
 	"truegreen/workers"
 )
@@ -95,7 +94,7 @@ func setup(ctx context.Context, t *testing.T, config settlement.Config) *testBun
 	require.NoError(t, err)
 	bundle.service, err = settlement.New(bundle.db.Pool, inserter, config)
 	require.NoError(t, err)
-	bundle.runner = settlement.NewRunner(bundle.service, wallet.New(), recorder, logger)
+	bundle.runner = settlement.NewRunner(bundle.service, recorder, logger)
 	registered, err := workers.Register(workers.Services{
 		Recorder: recorder, Relay: relay, Runner: bundle.runner, Streams: streams, TickBudget: 10 * time.Second,
 	})
@@ -248,6 +247,18 @@ func scalar[T any](ctx context.Context, t *testing.T, db *dbtest.DB, query strin
 	var value T
 	require.NoError(t, db.Pool.QueryRow(ctx, query, args...).Scan(&value))
 	return value
+}
+
+func (bundle *testBundle) exec(ctx context.Context, t *testing.T, query string) {
+	t.Helper()
+	_, err := bundle.db.Pool.Exec(ctx, query)
+	require.NoError(t, err)
+}
+
+// ids are those of players, as SQL has a list.
+func (bundle *testBundle) ids(ctx context.Context, t *testing.T, codes ...string) string {
+	t.Helper()
+	return scalar[string](ctx, t, bundle.db, "SELECT '(' || string_agg(id::text, ',') || ')' FROM player WHERE code = ANY($1)", codes)
 }
 
 // balances are those of all players, in order of code, such as "a=10 b=0".

@@ -91,10 +91,3 @@ WITH given AS (
 INSERT INTO player_line (player_id, agent_id, at, rolling_ppm, status, vip)
 SELECT player_id, nullif(agent_id, 0), at, rolling_ppm, status, vip
 FROM given;
-
--- name: PlayerStatusFind :many
--- PlayerStatusFind returns the statuses of players, as they stand behind the
--- locks of their wallets, which whoever changes a status holds.
-SELECT player.id, player.status
-FROM player
-WHERE player.id = ANY(@ids::bigint[]);

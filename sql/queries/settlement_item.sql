@@ -8,75 +8,23 @@ INSERT INTO settlement_item (
     @period_id, @player_id, @rate_ppm, @reason, @run_id, @tier_from, @tier_value
 );
 
--- name: SettlementItemPlanClaim :exec
--- SettlementItemPlanClaim lets the planner read items in the order of their
--- index (setting is off), or as it likes (on), to the end of the transaction. The
--- items of a run are new to its statistics: it would take them for few, and read
--- and sort all that are left for each chunk.
-SELECT
-    set_config('enable_bitmapscan', @setting::text, true),
-    set_config('enable_seqscan', @setting, true),
-    set_config('enable_sort', @setting, true);
+-- name: SettlementItemCredit :one
+-- SettlementItemCredit credits the next undelivered items of a run; see the SQL
+-- function settlement_credit_chunk for the four numbers.
+SELECT settlement_credit_chunk(
+    @run_id::bigint, @attempt::integer, @job_id::bigint, @after_player_id::bigint, @max_items::integer, @skip_locked::boolean
+)::bigint[] AS done;
 
--- name: SettlementItemClaim :many
--- SettlementItemClaim returns the next undelivered items of a run with what a
--- credit needs, in order of players. The run must be locked, which keeps the
--- items to its holder.
-SELECT
-    item.id,
-    item.adj,
-    item.amount_minor,
-    item.currency,
-    -- A subquery, so that it is an index lookup per item: a join would read all
-    -- players for each chunk.
-    coalesce((SELECT player.code FROM player WHERE player.id = item.player_id), '')::text AS player,
-    item.player_id
-FROM settlement_item AS item
-WHERE item.run_id = @run_id
-    AND item.player_id > @after_player_id
-    AND item.delivery IN ('pending', 'failed')
-    AND item.voided_at IS NULL
-ORDER BY item.player_id
-LIMIT @max_items::int;
+-- name: SettlementItemRefuse :one
+-- SettlementItemRefuse fails the next undelivered items of a run; see the SQL function
+-- settlement_refuse_chunk.
+SELECT settlement_refuse_chunk(
+    @run_id::bigint, @attempt::integer, @job_id::bigint, @after_player_id::bigint, @max_items::integer, @failure_class::text, @failure_code::text
+)::bigint[] AS done;
 
--- name: SettlementItemCredit :many
--- SettlementItemCredit marks undelivered items as credited and returns one row:
--- how many they were, and their sum.
-WITH credited AS (
-    UPDATE settlement_item AS item
-    SET
-        attempts = item.attempts + 1,
-        credited_at = clock_timestamp(),
-        delivery = 'credited',
-        failure_class = NULL,
-        failure_code = NULL
-    WHERE item.id = ANY(@ids::bigint[])
-        AND item.delivery IN ('pending', 'failed')
-    RETURNING item.amount_minor
-)
-SELECT
-    count(*) AS num_credited,
-    coalesce(sum(credited.amount_minor), 0)::bigint AS credited_minor
-FROM credited;
-
--- name: SettlementItemRefuse :exec
--- SettlementItemRefuse marks items as failed or withheld, each with its code and
--- class; an empty class means none.
-WITH given AS (
-    SELECT
-        unnest(@ids::bigint[]) AS id,
-        unnest(@deliveries::text[]) AS delivery,
-        unnest(@classes::text[]) AS failure_class,
-        unnest(@codes::text[]) AS failure_code
-)
-UPDATE settlement_item
-SET
-    attempts = settlement_item.attempts + 1,
-    delivery = given.delivery,
-    failure_class = nullif(given.failure_class, ''),
-    failure_code = given.failure_code
-FROM given
-WHERE settlement_item.id = given.id;
+-- name: SettlementItemClaimable :one
+-- SettlementItemClaimable counts the next undelivered items of a run, up to max_items.
+SELECT coalesce(cardinality((settlement_claim(@run_id::bigint, @after_player_id::bigint, @max_items::integer)).item_ids), 0)::integer AS num_items;
 
 -- name: SettlementItemFailPending :execrows
 -- SettlementItemFailPending marks what no attempt got to as failed.
@@ -128,15 +76,3 @@ WHERE item.run_id = @run_id
 GROUP BY 1, 2, 3, 4
 ORDER BY num_items DESC, 1, 2, 3, 4
 LIMIT @max_groups::int;
-
--- name: SettlementAttemptInsert :exec
--- SettlementAttemptInsert records what came of trying to credit items.
-INSERT INTO settlement_attempt (item_id, run_id, attempt, failure_class, failure_code, job_id, result)
-SELECT
-    unnest(@item_ids::bigint[]),
-    @run_id,
-    @attempt,
-    nullif(unnest(@classes::text[]), ''),
-    nullif(unnest(@codes::text[]), ''),
-    @job_id,
-    unnest(@results::text[]);

@@ -189,12 +189,6 @@ SET
     job_id = @job_id
 WHERE id = @id;
 
--- name: SettlementRunAdvance :exec
--- SettlementRunAdvance notes how far a pass has come.
-UPDATE settlement_run
-SET cursor_player_id = @cursor_player_id
-WHERE id = @id;
-
 -- name: SettlementRunFinish :one
 -- SettlementRunFinish ends a run with the counts of its rows and the outcome that
 -- follows from them. The table refuses one that does not.
