@@ -22,7 +22,9 @@ const (
 	MaxCategoryLength = 64 // characters, as of a line of activity
 	MaxCodeLength     = 64
 	MaxTiers          = 100
-	MaxWait           = 31 * 24 * time.Hour // of Grace and InputsDeadline
+	MaxWait           = 31 * 24 * time.Hour  // of Grace and InputsDeadline
+	MaxWindow         = 366 * 24 * time.Hour // of a lossback
+	MinWindow         = time.Minute
 )
 
 // problem is what is wrong with a field, which goes by its name in the file:
@@ -46,26 +48,25 @@ func (terms Terms) Validate() error {
 	return fault.Invalid("terms of programme %q: %w", terms.Code, errors.Join(all...))
 }
 
-// problems lists what is out of its bounds, in the order of the file format. Of
-// a kind that is not built nothing else is said: its fields are not understood.
+// problems lists what is out of its bounds, in the order of the file format.
 func (terms Terms) problems() []problem {
-	if text := unsupportedKind(terms.Kind); text != "" {
-		return wrong("kind", "%s", text)
-	}
 	return slices.Concat(
 		checkCode(terms.Code),
-		checkOneOf("kind", terms.Kind, Cashback),
+		terms.checkKind(),
 		checkCurrency(terms.Currency),
 		checkCalendar(terms.Period, terms.TimeZone),
 		checkEffectiveFrom(terms.EffectiveFrom),
-		checkWait("grace", terms.Grace, 0),
-		checkWait("inputs_deadline", terms.InputsDeadline, time.Second),
-		checkBasis(terms.Basis),
+		checkDuration("grace", terms.Grace, 0, MaxWait),
+		checkDuration("inputs_deadline", terms.InputsDeadline, time.Second, MaxWait),
+		terms.checkBasis(),
+		terms.checkWindow(),
 		terms.checkCategories(),
-		checkOneOf("tier_by", terms.TierBy, TierByBasis, TierByVIP),
-		checkShape(terms.Shape),
+		terms.checkTierBy(),
+		terms.checkShape(),
 		terms.checkTiers(),
 		terms.checkAmounts(),
+		terms.checkLessPromotions(),
+		terms.checkBudget(),
 		checkRange("max_attempts", int64(terms.MaxAttempts), 1, MaxAttempts),
 		checkOneOf("on_partial", terms.OnPartial, OnPartialComplete, OnPartialError),
 	)
@@ -103,34 +104,22 @@ func checkEffectiveFrom(day timewindow.Day) []problem {
 	return nil
 }
 
-// checkWait: whole seconds, so that the stored form reads as an interval too.
-func checkWait(field string, wait, least time.Duration) []problem {
-	if wait < least || wait > MaxWait {
-		return wrong(field, "must be a duration from %s to %s, got %s", least, MaxWait, wait)
+// checkDuration: whole seconds, so that the stored form reads as an interval too.
+func checkDuration(field string, duration, least, most time.Duration) []problem {
+	if duration < least || duration > most {
+		return wrong(field, "must be a duration from %s to %s, got %s", least, most, duration)
 	}
-	if wait%time.Second != 0 {
-		return wrong(field, "must be whole seconds, got %s", wait)
+	if duration%time.Second != 0 {
+		return wrong(field, "must be whole seconds, got %s", duration)
 	}
 	return nil
-}
-
-func checkBasis(basis Basis) []problem {
-	if text := unsupportedBasis(basis); text != "" {
-		return wrong("basis", "%s", text)
-	}
-	return checkOneOf("basis", basis, BasisGame)
-}
-
-func checkShape(shape Shape) []problem {
-	if text := unsupportedShape(shape); text != "" {
-		return wrong("shape", "%s", text)
-	}
-	return checkOneOf("shape", shape, ShapeSlab)
 }
 
 func (terms Terms) checkCategories() []problem {
 	var found []problem
 	switch {
+	case terms.Basis == BasisCash:
+		return terms.checkNoCategories()
 	case terms.Categories == nil && terms.DefaultWeight != 0:
 		return wrong("default_weight_ppm", "must be left out, or categories be named: without them each counts in full, got %d", terms.DefaultWeight)
 	case terms.Categories != nil && len(terms.Categories) == 0:
@@ -199,6 +188,15 @@ func (terms Terms) checkAmounts() []problem {
 		found = append(found, checkRange("auto_approve_below", int64(*terms.AutoApproveBelow), 0, math.MaxInt64)...)
 	}
 	return found
+}
+
+func (terms Terms) checkBudget() []problem {
+	if terms.Budget == nil {
+		return nil
+	}
+	return append(
+		checkOneOf("budget.window", terms.Budget.Window, timewindow.Daily, timewindow.Weekly, timewindow.Monthly),
+		checkRange("budget.limit", int64(terms.Budget.Limit), 1, math.MaxInt64)...)
 }
 
 func checkRange(field string, value, least, most int64) []problem {

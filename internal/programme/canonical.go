@@ -17,8 +17,9 @@ import (
 )
 
 // stored is the stored form of terms: the names of the file, in its order.
-// A field may be added, if [Decode] then fills it in for what was stored before;
-// none may be renamed or moved, because hashes are taken of this.
+// A field may be added if it is left out where it says nothing, so that terms
+// which were stored before keep their bytes; none may be renamed or moved,
+// because hashes are taken of this.
 type stored struct {
 	Code             string                   `json:"code"`
 	Kind             Kind                     `json:"kind"`
@@ -29,6 +30,7 @@ type stored struct {
 	Grace            duration                 `json:"grace"`
 	InputsDeadline   duration                 `json:"inputs_deadline"`
 	Basis            Basis                    `json:"basis"`
+	Window           duration                 `json:"window,omitempty"` // 0: none
 	Categories       map[string]money.RatePPM `json:"categories"`
 	DefaultWeight    money.RatePPM            `json:"default_weight_ppm"`
 	TierBy           TierBy                   `json:"tier_by"`
@@ -37,6 +39,7 @@ type stored struct {
 	Cap              *money.Minor             `json:"cap"`
 	MinPayout        money.Minor              `json:"min_payout"`
 	LessPromotions   bool                     `json:"less_promotions"`
+	Budget           *Budget                  `json:"budget,omitempty"`
 	AutoApproveBelow *money.Minor             `json:"auto_approve_below"`
 	MaxAttempts      int                      `json:"max_attempts"`
 	OnPartial        OnPartial                `json:"on_partial"`
@@ -61,7 +64,8 @@ func (d *duration) UnmarshalText(text []byte) error {
 // Canonical returns the stored form of the terms: one JSON object with the field
 // names of the file, every field written out, in a fixed order. Amounts and rates
 // are plain numbers, durations and the day are text, what has no bound is null,
-// and so are categories when each counts in full. Equal terms have equal bytes.
+// and so are categories when each counts in full. Only window and budget are left
+// out where there is none. Equal terms have equal bytes.
 //
 // Fails with [fault.KindInvalid] for terms that are not valid.
 func (terms Terms) Canonical() ([]byte, error) {
@@ -71,6 +75,7 @@ func (terms Terms) Canonical() ([]byte, error) {
 	text, err := json.Marshal(stored{
 		AutoApproveBelow: terms.AutoApproveBelow,
 		Basis:            terms.Basis,
+		Budget:           terms.Budget,
 		Cap:              terms.Cap,
 		Categories:       terms.Categories,
 		Code:             terms.Code,
@@ -89,6 +94,7 @@ func (terms Terms) Canonical() ([]byte, error) {
 		TierBy:           terms.TierBy,
 		Tiers:            terms.Tiers,
 		TimeZone:         terms.TimeZone,
+		Window:           duration(terms.Window),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write terms of programme %s: %w", terms.Code, err)
@@ -112,6 +118,7 @@ func Decode(canonical []byte) (Terms, error) {
 	terms := Terms{
 		AutoApproveBelow: read.AutoApproveBelow,
 		Basis:            read.Basis,
+		Budget:           read.Budget,
 		Cap:              read.Cap,
 		Categories:       read.Categories,
 		Code:             read.Code,
@@ -130,6 +137,7 @@ func Decode(canonical []byte) (Terms, error) {
 		TierBy:           read.TierBy,
 		Tiers:            read.Tiers,
 		TimeZone:         read.TimeZone,
+		Window:           time.Duration(read.Window),
 	}
 	written, err := terms.Canonical()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -51,6 +52,18 @@ func TestTerms_Canonical(t *testing.T) {
 		}
 	})
 
+	t.Run("WritesWindowAndBudgetWhereThereIsOne", func(t *testing.T) {
+		t.Parallel()
+
+		text, err := parseOne(t, add(minimalLossback, "budget: {limit: 5, window: monthly}")).Canonical()
+		require.NoError(t, err)
+		require.Equal(t, strings.NewReplacer(
+			"cashback", "lossback",
+			`"basis":"game"`, `"basis":"game","window":"72h0m0s"`,
+			`"auto_approve_below"`, `"budget":{"limit":5,"window":"monthly"},"auto_approve_below"`,
+		).Replace(storedMinimal), string(text))
+	})
+
 	t.Run("RefusesTermsThatAreNotValid", func(t *testing.T) {
 		t.Parallel()
 
@@ -78,6 +91,23 @@ func TestTerms_Hash(t *testing.T) {
 		}
 	})
 
+	t.Run("TermsThatWereStoredByAnEarlierVersionKeepTheirs", func(t *testing.T) {
+		t.Parallel()
+
+		for text, want := range map[string]string{storedMinimal: hashMinimal, storedWeekly: hashWeekly} {
+			terms, err := programme.Decode([]byte(text))
+			require.NoError(t, err)
+			require.Zero(t, terms.Window)
+			require.Nil(t, terms.Budget)
+			again, err := terms.Canonical()
+			require.NoError(t, err)
+			require.Equal(t, text, string(again))
+			hash, err := terms.Hash()
+			require.NoError(t, err)
+			require.Equal(t, want, hash)
+		}
+	})
+
 	t.Run("ADefaultThatIsWrittenOutIsTheSame", func(t *testing.T) {
 		t.Parallel()
 
@@ -93,10 +123,21 @@ func TestTerms_Hash(t *testing.T) {
 		seen := map[string]string{hashMinimal: "none"}
 		for name, change := range map[string]func(*programme.Terms){
 			"auto_approve_below": func(terms *programme.Terms) { terms.AutoApproveBelow = minor(0) },
-			"cap":                func(terms *programme.Terms) { terms.Cap = minor(1) },
-			"categories":         func(terms *programme.Terms) { terms.Categories = map[string]money.RatePPM{"slots": 0} },
-			"code":               func(terms *programme.Terms) { terms.Code = "other" },
-			"currency":           func(terms *programme.Terms) { terms.Currency = "USD" },
+			"budget.limit":       func(terms *programme.Terms) { terms.Budget = &programme.Budget{Limit: 1, Window: "daily"} },
+			"budget.window":      func(terms *programme.Terms) { terms.Budget = &programme.Budget{Limit: 1, Window: "weekly"} },
+			"basis":              func(terms *programme.Terms) { terms.Basis = programme.BasisCash },
+			"kind": func(terms *programme.Terms) {
+				terms.Kind, terms.Window = programme.Lossback, time.Hour
+			},
+			"kind and basis": func(terms *programme.Terms) { terms.Kind, terms.Basis = programme.Rebate, programme.BasisRisk },
+			"shape":          func(terms *programme.Terms) { terms.Shape = programme.ShapeGraduated },
+			"window": func(terms *programme.Terms) {
+				terms.Kind, terms.Window = programme.Lossback, 2*time.Hour
+			},
+			"cap":        func(terms *programme.Terms) { terms.Cap = minor(1) },
+			"categories": func(terms *programme.Terms) { terms.Categories = map[string]money.RatePPM{"slots": 0} },
+			"code":       func(terms *programme.Terms) { terms.Code = "other" },
+			"currency":   func(terms *programme.Terms) { terms.Currency = "USD" },
 			"default_weight_ppm": func(terms *programme.Terms) {
 				terms.Categories, terms.DefaultWeight = map[string]money.RatePPM{"slots": 0}, 1
 			},
@@ -130,7 +171,7 @@ func TestDecode(t *testing.T) {
 		t.Parallel()
 
 		rapid.Check(t, func(t *rapid.T) {
-			terms := drawTerms(t)
+			terms := drawTerms(byRapid{t})
 			text, err := terms.Canonical()
 			require.NoError(t, err)
 			hash, err := terms.Hash()
@@ -156,29 +197,34 @@ func TestDecode(t *testing.T) {
 		}
 		for given, reason := range map[string]string{
 			"":                  "EOF",
-			"null":              `kind must be cashback, got ""`,
+			"null":              `kind must be cashback, lossback, or rebate, got ""`,
 			"[]":                "cannot unmarshal array",
 			storedWeekly[:100]:  "unexpected EOF",
 			storedWeekly + "{}": "more follows after the object",
-			change(`"max_attempts":6`, `"max_attempts":0`):        "max_attempts must be from 1 to 100, got 0",
-			change(`"max_attempts":6`, `"max_attempts":6.5`):      "cannot unmarshal number 6.5",
-			change(`"max_attempts":6`, `"attempts":6`):            `unknown field "attempts"`,
-			change(`"max_attempts":6`, `"MAX_ATTEMPTS":6`):        "not as they were written",
-			change(`"cap":1000000,`, ``):                          "not as they were written",
-			change(`"cap":1000000,`, `"cap":"1000000",`):          "cannot unmarshal string",
-			change(`"cap":1000000,`, `"cap":1e6,`):                "cannot unmarshal number 1e6",
-			change(`"rate_ppm":100000`, `"rate_ppm":1000001`):     "tiers[1].rate_ppm must be from 0 to 1000000, got 1000001",
-			change(`,"rate_ppm":100000`, ``):                      "not as they were written",
-			change(`"kind":"cashback"`, `"kind":"rebate"`):        `kind "rebate" is not supported by this version, which knows cashback`,
-			change(`"shape":"slab"`, `"shape":"graduated"`):       `shape "graduated" is not supported by this version, which knows slab`,
-			change(`"grace":"2h0m0s"`, `"grace":"2 hours"`):       "read duration",
-			change(`"grace":"2h0m0s"`, `"grace":"2h"`):            "not as they were written",
-			change(`"grace":"2h0m0s"`, `"grace":7200`):            "cannot unmarshal number",
-			change(`"effective_from":"2026-10-01",`, ``):          "effective_from must be a day, such as 2026-10-01",
-			change(`"2026-10-01"`, `"2026-10-32"`):                "must be a date of the calendar",
-			change(`"slots":1000000`, `"slots":-1`):               "categories.slots must be from 0 to 1000000, got -1",
-			change(`{"live":200000,"slots":1000000}`, `{}`):       "categories must name a category, or be left out",
-			change(`"slots":1000000`, `"slots":1,"slots":1,`+`"`): "invalid character",
+			change(`"max_attempts":6`, `"max_attempts":0`):                                          "max_attempts must be from 1 to 100, got 0",
+			change(`"max_attempts":6`, `"max_attempts":6.5`):                                        "cannot unmarshal number 6.5",
+			change(`"max_attempts":6`, `"attempts":6`):                                              `unknown field "attempts"`,
+			change(`"max_attempts":6`, `"MAX_ATTEMPTS":6`):                                          "not as they were written",
+			change(`"cap":1000000,`, ``):                                                            "not as they were written",
+			change(`"cap":1000000,`, `"cap":"1000000",`):                                            "cannot unmarshal string",
+			change(`"cap":1000000,`, `"cap":1e6,`):                                                  "cannot unmarshal number 1e6",
+			change(`"rate_ppm":100000`, `"rate_ppm":1000001`):                                       "tiers[1].rate_ppm must be from 0 to 1000000, got 1000001",
+			change(`,"rate_ppm":100000`, ``):                                                        "not as they were written",
+			change(`"kind":"cashback"`, `"kind":"rebate"`):                                          `basis of a rebate must be risk or stake, got "game"`,
+			change(`"shape":"slab"`, `"shape":"graduated"`):                                         `shape must be slab with tier_by vip, got "graduated": bands are parts of the basis`,
+			change(`"basis":"game"`, `"basis":"game","window":"0s"`):                                "not as they were written",
+			change(`"basis":"game"`, `"basis":"game","window":"1h0m0s"`):                            "window must be left out of a cashback",
+			change(`"max_attempts"`, `"budget":null,"max_attempts"`):                                "not as they were written",
+			change(`"max_attempts"`, `"budget":{"limit":5},"max_attempts"`):                         `budget.window must be daily, weekly, or monthly, got ""`,
+			change(`"max_attempts"`, `"budget":{"limit":5,"window":"daily","of":1},"max_attempts"`): `unknown field "of"`,
+			change(`"grace":"2h0m0s"`, `"grace":"2 hours"`):                                         "read duration",
+			change(`"grace":"2h0m0s"`, `"grace":"2h"`):                                              "not as they were written",
+			change(`"grace":"2h0m0s"`, `"grace":7200`):                                              "cannot unmarshal number",
+			change(`"effective_from":"2026-10-01",`, ``):                                            "effective_from must be a day, such as 2026-10-01",
+			change(`"2026-10-01"`, `"2026-10-32"`):                                                  "must be a date of the calendar",
+			change(`"slots":1000000`, `"slots":-1`):                                                 "categories.slots must be from 0 to 1000000, got -1",
+			change(`{"live":200000,"slots":1000000}`, `{}`):                                         "categories must name a category, or be left out",
+			change(`"slots":1000000`, `"slots":1,"slots":1,`+`"`):                                   "invalid character",
 		} {
 			_, err := programme.Decode([]byte(given))
 			require.True(t, fault.Is(err, fault.KindInvalid), "%s: %v", given, err)

@@ -3,7 +3,8 @@
 //
 // Terms come from a file ([Parse]) or from their stored form ([Decode]), and only
 // in these ways, so that they are complete and within their bounds. What they pay
-// one player for one period is worked out by [Terms.Entitle].
+// one player for one period is worked out by [Terms.Entitle], and told step by
+// step by [Terms.Explain].
 //
 // # Exactness
 //
@@ -12,9 +13,9 @@
 // rounding happens once, downward, to the amount itself. Nothing here depends on
 // the order of its input.
 //
-// # What is built
+// # Kinds
 //
-// Cashback on lost games, by the tier that the player's VIP level or the loss
-// reaches. The file format knows more; unsupported.go has the list of what this
-// version refuses.
+// A rebate pays a share of turnover, a cashback of a net loss, a lossback of the
+// loss after a first deposit. They differ in the basis alone: tiers, shapes, cap
+// and minimum are the same for all. rules.go has what does not go together.
 package programme

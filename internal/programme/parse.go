@@ -36,8 +36,8 @@ const (
 //	source:line: code: field, what it must be, what it is
 //
 // Unknown fields, fields and codes that come twice, numbers that are not plain
-// whole ones, what this version does not support, and a file without programmes
-// are all wrong. What YAML has beside mappings, lists, and plain or quoted values
+// whole ones, fields that do not go together, and a file without programmes are
+// all wrong. What YAML has beside mappings, lists, and plain or quoted values
 // (anchors, tags, several documents) is not taken. A file has at most 1 MiB.
 func Parse(source string, data io.Reader) ([]Terms, error) {
 	text, err := io.ReadAll(io.LimitReader(data, MaxFileBytes+1))

@@ -177,7 +177,7 @@ func TestParse_RefusesOneThing(t *testing.T) {
 		{instead(t, "daily-cashback", `""`), `test.yaml:2: programme 1: code must be 1 to 64 of a-z, 0-9, - and _, the first a letter or digit, got ""`},
 		{instead(t, "daily-cashback", strings.Repeat("x", 65)), `test.yaml:2: programme 1: code must be 1 to 64 of a-z, 0-9, - and _, the first a letter or digit, got "` + strings.Repeat("x", 60) + `"…`},
 		{instead(t, "daily-cashback", "2026"), `test.yaml:2: programme 1: code must be text, got 2026`},
-		{instead(t, "kind: cashback", "kind: cashbck"), `test.yaml:3: daily-cashback: kind must be cashback, got "cashbck"`},
+		{instead(t, "kind: cashback", "kind: cashbck"), `test.yaml:3: daily-cashback: kind must be cashback, lossback, or rebate, got "cashbck"`},
 		{instead(t, "EUR", "eur"), `test.yaml:4: daily-cashback: currency must be three capital letters, got "eur"`},
 		{instead(t, "EUR", "true"), `test.yaml:4: daily-cashback: currency must be text, got true`},
 		{instead(t, "period: daily", "period: hourly"), `test.yaml:5: daily-cashback: period must be daily, weekly, or monthly, got "hourly"`},
@@ -187,9 +187,9 @@ func TestParse_RefusesOneThing(t *testing.T) {
 		{instead(t, "2026-10-01", "2026-02-30"), `test.yaml:7: daily-cashback: effective_from must be a day from 1973 on, such as 2026-10-01, got "2026-02-30"`},
 		{instead(t, "2026-10-01", "1972-12-31"), `test.yaml:7: daily-cashback: effective_from must be a day from 1973 on, such as 2026-10-01, got "1972-12-31"`},
 		{instead(t, "2026-10-01", "20261001"), `test.yaml:7: daily-cashback: effective_from must be text, got 20261001`},
-		{instead(t, "basis: game", "basis: games"), `test.yaml:8: daily-cashback: basis must be game, got "games"`},
+		{instead(t, "basis: game", "basis: games"), `test.yaml:8: daily-cashback: basis of a cashback must be cash or game, got "games"`},
 		{with("tier_by: level"), `test.yaml:10: daily-cashback: tier_by must be basis or vip, got "level"`},
-		{with("shape: flat"), `test.yaml:10: daily-cashback: shape must be slab, got "flat"`},
+		{with("shape: flat"), `test.yaml:10: daily-cashback: shape must be graduated or slab, got "flat"`},
 		{with("on_partial: fail"), `test.yaml:10: daily-cashback: on_partial must be complete or error, got "fail"`},
 		{with("on_partial: |", "  complete"), `test.yaml:10: daily-cashback: on_partial must be text, got a block of text`},
 		{with("less_promotions: yes"), `test.yaml:10: daily-cashback: less_promotions must be true or false, got "yes"`},
@@ -255,19 +255,10 @@ func TestParse_RefusesOneThing(t *testing.T) {
 		{instead(t, tiers, "tiers:\n    - {from: x, rate_ppm: 5}\n    - {from: 0, rate_ppm: 5}"), `test.yaml:10: daily-cashback: tiers[0].from must be a whole number in plain digits, got "x"`},
 		{instead(t, tiers, "tiers:\n    - from: 0"), `test.yaml:10: daily-cashback: tiers[0].rate_ppm is missing`},
 		{instead(t, tiers, "tiers:\n    - rate_ppm: 0"), `test.yaml:10: daily-cashback: tiers[0].from is missing`},
+		{instead(t, tiers, "tiers: [{from: 0, rate_ppm: 5}, {}]"), "test.yaml:9: daily-cashback: tiers[1].from is missing\ntest.yaml:9: daily-cashback: tiers[1].rate_ppm is missing"},
 		{instead(t, tiers, "tiers:\n    - from: 0\n      from: 0\n      rate_ppm: 5"), `test.yaml:11: daily-cashback: tiers[0].from must come once`},
 		{instead(t, tiers, "tiers:\n    - from: 0\n      rate: 5\n      rate_ppm: 5"), `test.yaml:11: daily-cashback: tiers[0].rate is unknown: a tier has from and rate_ppm`},
 		{instead(t, tiers, "tier_by: vip\n    tiers: [{from: 2147483648, rate_ppm: 5}]"), `test.yaml:10: daily-cashback: tiers[0].from must be from 0 to 2147483647, got 2147483648`},
-
-		// What this version does not support.
-		{instead(t, "kind: cashback", "kind: rebate"), `test.yaml:3: daily-cashback: kind "rebate" is not supported by this version, which knows cashback`},
-		{instead(t, "kind: cashback", "kind: lossback"), `test.yaml:3: daily-cashback: kind "lossback" is not supported by this version, which knows cashback`},
-		{instead(t, "basis: game", "basis: cash"), `test.yaml:8: daily-cashback: basis "cash" is not supported by this version, which knows game`},
-		{instead(t, "basis: game", "basis: stake"), `test.yaml:8: daily-cashback: basis "stake" belongs to a rebate, which is not supported by this version`},
-		{instead(t, "basis: game", "basis: risk"), `test.yaml:8: daily-cashback: basis "risk" belongs to a rebate, which is not supported by this version`},
-		{with("shape: graduated"), `test.yaml:10: daily-cashback: shape "graduated" is not supported by this version, which knows slab`},
-		{with("budget: {window: monthly, limit: 500000000}"), `test.yaml:10: daily-cashback: budget is not supported by this version: leave it out`},
-		{with("window: 72h"), `test.yaml:10: daily-cashback: window is not supported by this version: leave it out`},
 	} {
 		t.Run(tc.want, func(t *testing.T) {
 			t.Parallel()
@@ -310,7 +301,10 @@ test.yaml:7: weekly: has no field "tier"
 test.yaml:8: weekly: tiers[0].from must be from 0 to 9223372036854775807, got -1
 test.yaml:8: weekly: tiers[1].rate_ppm must be from 0 to 1000000, got 2000000
 test.yaml:9: weekly: cap must be a whole number in plain digits, got 0.5
-test.yaml:12: first-deposit: kind "lossback" is not supported by this version, which knows cashback
+test.yaml:12: first-deposit: tiers must be a list of {from, rate_ppm}, got 7
+test.yaml:12: first-deposit: time_zone is missing
+test.yaml:12: first-deposit: effective_from is missing
+test.yaml:12: first-deposit: kind must be cashback, lossback, or rebate, got "lossbak"
 test.yaml:13: weekly: code must be unique, line 2 has it too`, "\n"), refuse(t, `programmes:
   - code: weekly
     kind: cashback
@@ -322,7 +316,7 @@ test.yaml:13: weekly: code must be unique, line 2 has it too`, "\n"), refuse(t, 
     cap: 0.5
 
   # one line
-  - {code: first-deposit, kind: lossback, currency: KRW, period: daily, window: 72h, tiers: 7}
+  - {code: first-deposit, kind: lossbak, currency: KRW, period: daily, window: 72h, tiers: 7}
   - code: weekly
     kind: cashback
     currency: EUR
@@ -356,7 +350,7 @@ func TestParse_Written(t *testing.T) {
 		t.Parallel()
 
 		rapid.Check(t, func(t *rapid.T) {
-			terms := drawTerms(t)
+			terms := drawTerms(byRapid{t})
 			text, err := terms.Canonical()
 			require.NoError(t, err)
 			// JSON is YAML too, but what is null must be left out of a file.
@@ -372,7 +366,8 @@ func TestParse_Written(t *testing.T) {
 // FuzzParse: whatever the file, Parse returns, and what it returns is valid.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		minimal, readWeekly(f), "", "programmes: []", "a: &a [*a]", "<<: {a: b}", "? a\n: b", "- - - -", "{a: {b: [c",
+		minimal, minimalRisk, minimalCash, minimalLossback, readWeekly(f),
+		add(minimalRebate, "shape: graduated", "budget: {window: daily, limit: 1}"), with("budget: {window: 7}", "window: 0"), "", "programmes: []", "a: &a [*a]", "<<: {a: b}", "? a\n: b", "- - - -", "{a: {b: [c",
 		"a: |\n  b\n", "a: >-\n", "%YAML 1.2\n---\n", "!!map {}", "'\n", "\"\\", "programmes:\n- {code: a, kind: cashback}\n",
 		"programmes: [{tiers: [{from: 1e6, rate_ppm: ~}], categories: {? : }}]", "\t", "a:\n\tb", "---\n---\n", "#", "*a", "@",
 		"programmes:\n- code: x\n  kind: cashback\n  categories: {a.b[0]: 5, a.b[0]: -5}\n",

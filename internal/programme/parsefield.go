@@ -54,11 +54,55 @@ func (p *programmeReader) readTiers(value ast.Node) string {
 func (p *programmeReader) readTier(index int, item ast.Node) {
 	var tier Tier
 	name := tierName(index)
-	line := lineOf(item)
 	entries, reason := entriesOf(item)
 	if reason != "" {
-		p.report("tiers", line, "must be a list of {from, rate_ppm}, %s", reason)
+		p.report("tiers", lineOf(item), "must be a list of {from, rate_ppm}, %s", reason)
+	} else {
+		p.readParts(name, "a tier", lineOf(item), entries, []part{
+			{name: "from", read: readNumber(&tier.From, 0, math.MaxInt64)},
+			{name: "rate_ppm", read: readRate(&tier.Rate)},
+		})
 	}
+	// A start that can't be read says nothing about the next one.
+	p.broken[tierName(index+1)+".from"] = p.broken[name+".from"]
+	p.terms.Tiers = append(p.terms.Tiers, tier)
+}
+
+func (p *programmeReader) readBudget(value ast.Node) string {
+	entries, reason := entriesOf(value)
+	if reason != "" {
+		return "must be {window, limit}, " + reason
+	}
+	budget := &Budget{}
+	p.readParts("budget", "a budget", lineOf(value), entries, []part{
+		{name: "window", read: func(value ast.Node) string {
+			text, reason := textOf(value)
+			budget.Window = timewindow.Kind(text)
+			return reason
+		}},
+		{name: "limit", read: readNumber(&budget.Limit, 1, math.MaxInt64)},
+	})
+	p.terms.Budget = budget
+	return ""
+}
+
+// readWindow refuses the field itself where it has no meaning, a 0 too.
+func (p *programmeReader) readWindow(value ast.Node) string {
+	if reason := noWindow(p.terms.Kind); reason != "" {
+		return reason
+	}
+	return readDuration(&p.terms.Window)(value)
+}
+
+// part is one of the two fields of a value that is a mapping.
+type part struct {
+	name string
+	read valueReader
+}
+
+// readParts reads a value of two fields, both of which must be there. what is the
+// value in words, line where it begins.
+func (p *programmeReader) readParts(name, what string, line int, entries []entry, parts []part) {
 	seen := map[string]bool{}
 	for _, entry := range entries {
 		field := name + "." + entry.key
@@ -67,27 +111,21 @@ func (p *programmeReader) readTier(index int, item ast.Node) {
 		}
 		seen[entry.key] = true
 		p.lines[field] = line
-		var reason string
-		switch entry.key {
-		case "from":
-			reason = readNumber(&tier.From, 0, math.MaxInt64)(entry.value)
-		case "rate_ppm":
-			reason = readRate(&tier.Rate)(entry.value)
-		default:
-			reason = "is unknown: a tier has from and rate_ppm"
+		reason := fmt.Sprintf("is unknown: %s has %s and %s", what, parts[0].name, parts[1].name)
+		for _, part := range parts {
+			if part.name == entry.key {
+				reason = part.read(entry.value)
+			}
 		}
 		if reason != "" {
 			p.report(field, line, "%s", reason)
 		}
 	}
-	for _, wanted := range []string{"from", "rate_ppm"} {
-		if !seen[wanted] && entries != nil {
-			p.report(name+"."+wanted, line, "is missing")
+	for _, part := range parts {
+		if !seen[part.name] {
+			p.report(name+"."+part.name, line, "is missing")
 		}
 	}
-	// A start that can't be read says nothing about the next one.
-	p.broken[tierName(index+1)+".from"] = p.broken[name+".from"]
-	p.terms.Tiers = append(p.terms.Tiers, tier)
 }
 
 func readText[T ~string](p *programmeReader, field string, into *T) {

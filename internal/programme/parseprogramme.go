@@ -47,11 +47,9 @@ func (file *fileReader) readProgramme(num int, node ast.Node) (Terms, int) {
 		p.start = entries[0].line
 	}
 	p.identify(entries)
-	if unsupportedKind(p.terms.Kind) == "" {
-		p.collect(entries)
-		p.readFields()
-		p.require()
-	}
+	p.collect(entries)
+	p.readFields()
+	p.require()
 	p.checkBounds()
 	return p.terms, p.line("code")
 }
@@ -70,20 +68,20 @@ func (p *programmeReader) identify(entries []entry) {
 			p.terms.Kind = Kind(text)
 		}
 	}
+	if p.terms.Kind == Lossback {
+		p.terms.Basis = BasisGame
+	}
 }
 
 // collect sorts out fields that come twice, that are unknown, and that have no
 // value.
 func (p *programmeReader) collect(entries []entry) {
 	for _, entry := range entries {
-		text := unsupportedField(entry.key)
 		_, isTwice := p.given[entry.key]
 		p.given[entry.key] = entry
 		switch {
 		case isTwice:
 			p.report(entry.key, entry.line, "must come once")
-		case text != "":
-			p.report(entry.key, entry.line, "%s", text)
 		case !isField(entry.key):
 			p.file.report(entry.line, "%s: has no field %s", p.name, quote(entry.key))
 			p.broken[entry.key] = true
@@ -96,12 +94,12 @@ func (p *programmeReader) collect(entries []entry) {
 
 func isField(name string) bool {
 	switch name {
-	case "auto_approve_below", "basis", "cap", "categories", "code", "currency", "default_weight_ppm",
+	case "auto_approve_below", "basis", "budget", "cap", "categories", "code", "currency", "default_weight_ppm",
 		"effective_from", "grace", "inputs_deadline", "kind", "less_promotions", "max_attempts", "min_payout",
-		"on_partial", "period", "shape", "tier_by", "tiers", "time_zone":
+		"on_partial", "period", "shape", "tier_by", "tiers", "time_zone", "window":
 		return true
 	default:
-		return unsupportedField(name) != ""
+		return false
 	}
 }
 
@@ -120,6 +118,7 @@ func (p *programmeReader) readFields() {
 	readText(p, "time_zone", &terms.TimeZone)
 
 	p.with("auto_approve_below", readAmount(&terms.AutoApproveBelow, 0))
+	p.with("budget", p.readBudget)
 	p.with("cap", readAmount(&terms.Cap, 1))
 	p.with("categories", p.readCategories)
 	p.with("default_weight_ppm", readRate(&terms.DefaultWeight))
@@ -130,11 +129,20 @@ func (p *programmeReader) readFields() {
 	p.with("max_attempts", readNumber(&terms.MaxAttempts, 1, MaxAttempts))
 	p.with("min_payout", readNumber(&terms.MinPayout, 0, math.MaxInt64))
 	p.with("tiers", p.readTiers)
+	p.with("window", p.readWindow)
 }
 
 // require reports the fields that have no default and are not given.
 func (p *programmeReader) require() {
-	for _, name := range []string{"code", "kind", "currency", "period", "time_zone", "effective_from", "basis", "tiers"} {
+	names := []string{"code", "kind", "currency", "period", "time_zone", "effective_from", "tiers"}
+	switch p.terms.Kind {
+	case Cashback, Rebate:
+		names = append(names, "basis")
+	case Lossback:
+		names = append(names, "window")
+	default: // what it needs is not known
+	}
+	for _, name := range names {
 		if _, given := p.given[name]; !given {
 			p.report(name, p.start, "is missing")
 		}

@@ -11,8 +11,7 @@ import (
 // Kind says what a programme pays a share of.
 type Kind string
 
-// The kinds that the file format knows; see unsupported.go for those that this
-// version works out.
+// The kinds.
 const (
 	Cashback Kind = "cashback" // of the net loss of a period
 	Lossback Kind = "lossback" // of the loss after a first deposit, once
@@ -22,12 +21,19 @@ const (
 // Basis says what the sum is made of that the amount is a share of.
 type Basis string
 
-// The bases: of a cashback the first two, of a rebate the others.
+// The bases: of a cashback the first two, of a rebate the last two, of a lossback
+// [BasisGame].
 const (
 	BasisCash  Basis = "cash"  // what was paid in and is gone
 	BasisGame  Basis = "game"  // stakes less payouts
 	BasisRisk  Basis = "risk"  // of each stake what was at risk
 	BasisStake Basis = "stake" // stakes
+)
+
+// The sources whose watermarks say that nothing of a period is missing.
+const (
+	SourceBets = "bets" // bets and their results
+	SourceCash = "cash" // deposits and withdrawals
 )
 
 // TierBy says which value picks the tier.
@@ -73,14 +79,22 @@ type Tier struct {
 	Rate money.RatePPM `json:"rate_ppm"`
 }
 
+// Budget bounds what all runs of a programme pay together. What a run pays is
+// counted in the window that holds the start of its period.
+type Budget struct {
+	Limit  money.Minor     `json:"limit"`  // minor units, above 0
+	Window timewindow.Kind `json:"window"` // local days, ISO weeks or months of the programme's time zone
+}
+
 // Terms are the terms of one programme, every default filled in. Amounts are
 // minor units of Currency. The zero value is not valid; see [Terms.Validate] for
 // the bounds of each field.
 type Terms struct {
 	AutoApproveBelow *money.Minor             // runs that pay less need no approval; nil: each that pays anything does
-	Basis            Basis                    // what is lost
+	Basis            Basis                    // what the sum is made of that the amount is a share of
+	Budget           *Budget                  // what is paid to all together; nil: no bound
 	Cap              *money.Minor             // the most that one player is paid for one period; nil: no bound
-	Categories       map[string]money.RatePPM // the share of each category's loss that counts; nil: all of every category
+	Categories       map[string]money.RatePPM // the share of each category that counts; nil: all of every category
 	Code             string                   // the programme's name, for ever
 	Currency         string                   // three capital letters; players of another are not concerned
 	DefaultWeight    money.RatePPM            // the share of categories that Categories does not name
@@ -88,15 +102,16 @@ type Terms struct {
 	Grace            time.Duration            // from a period's end to its run
 	InputsDeadline   time.Duration            // how long a run waits for its watermarks
 	Kind             Kind
-	LessPromotions   bool        // promotion credits of the period are taken off the basis
+	LessPromotions   bool        // promotion credits of the period are taken off the loss
 	MaxAttempts      int         // passes of a run over what is undelivered
 	MinPayout        money.Minor // less than this is not paid
 	OnPartial        OnPartial
 	Period           timewindow.Kind
 	Shape            Shape
 	TierBy           TierBy
-	Tiers            []Tier // rising From
-	TimeZone         string // IANA name
+	Tiers            []Tier        // rising From
+	TimeZone         string        // IANA name
+	Window           time.Duration // of a lossback: how long after the first deposit losses count; else 0
 }
 
 // Calendar returns the programme's periods. Fails for terms that are not valid.
@@ -104,7 +119,16 @@ func (terms Terms) Calendar() (timewindow.Calendar, error) {
 	return timewindow.NewCalendar(terms.Period, terms.TimeZone)
 }
 
-// weight returns the share of a category's loss that counts.
+// Sources returns, sorted, the sources whose watermarks must have reached the end
+// of a period before it can be worked out.
+func (terms Terms) Sources() []string {
+	if terms.Basis == BasisCash || terms.Kind == Lossback {
+		return []string{SourceBets, SourceCash}
+	}
+	return []string{SourceBets}
+}
+
+// weight returns the share of a category that counts.
 func (terms Terms) weight(category string) money.RatePPM {
 	if terms.Categories == nil {
 		return money.MaxRatePPM
@@ -115,15 +139,43 @@ func (terms Terms) weight(category string) money.RatePPM {
 	return terms.DefaultWeight
 }
 
-// tier returns the highest tier that the value reaches; false if it lies below
-// the first.
-func (terms Terms) tier(value *big.Int) (Tier, bool) {
-	var reached Tier
-	found := false
-	for _, tier := range terms.Tiers {
-		if big.NewInt(tier.From).Cmp(value) <= 0 {
-			reached, found = tier, true
-		}
+// reached returns how many tiers the value reaches. The last of them is the
+// player's.
+func (terms Terms) reached(value *big.Int) int {
+	num := 0
+	for num < len(terms.Tiers) && big.NewInt(terms.Tiers[num].From).Cmp(value) <= 0 {
+		num++
 	}
-	return reached, found
+	return num
+}
+
+// band is a part of the basis, with the rate that it is paid at.
+type band struct {
+	amount *big.Int // in millionths
+	from   int64    // where it begins
+	rate   money.RatePPM
+	until  int64 // where the next one begins; -1: there is none
+}
+
+// bands divides a basis that reaches so many tiers, above 0: into one piece, or
+// at the start of each tier. What lies below the first is in none of them.
+func (terms Terms) bands(basis *big.Int, reached int) []band {
+	if terms.Shape != ShapeGraduated {
+		tier := terms.Tiers[reached-1]
+		return []band{{amount: basis, from: tier.From, rate: tier.Rate, until: -1}}
+	}
+	bands := make([]band, 0, reached)
+	for i, tier := range terms.Tiers[:reached] {
+		one := band{from: tier.From, rate: tier.Rate, until: -1}
+		end := basis
+		if i+1 < len(terms.Tiers) {
+			one.until = terms.Tiers[i+1].From
+		}
+		if i+1 < reached {
+			end = millionths(money.Minor(one.until))
+		}
+		one.amount = new(big.Int).Sub(end, millionths(money.Minor(one.from)))
+		bands = append(bands, one)
+	}
+	return bands
 }
