@@ -12,6 +12,8 @@ const (
 	QueueOutboxRolling      = "outbox_rolling"
 	QueueOutboxWallet       = "outbox_wallet"
 	QueueSettlementCashback = "settlement_cashback"
+	QueueSettlementLossback = "settlement_lossback"
+	QueueSettlementRebate   = "settlement_rebate"
 	QueueSettlementTick     = "settlement_tick"
 )
 

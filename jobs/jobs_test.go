@@ -24,6 +24,8 @@ func TestWireFormat(t *testing.T) {
 		`outbox_rolling outbox_rolling {"shard":3}`:            jobs.OutboxRollingArgs{Shard: 3},
 		`outbox_wallet outbox_wallet {"shard":3}`:              jobs.OutboxWalletArgs{Shard: 3},
 		`settlement_cashback settlement_cashback {"run_id":3}`: jobs.SettlementCashbackArgs{RunID: 3},
+		`settlement_lossback settlement_lossback {"run_id":3}`: jobs.SettlementLossbackArgs{RunID: 3},
+		`settlement_rebate settlement_rebate {"run_id":3}`:     jobs.SettlementRebateArgs{RunID: 3},
 		`settlement_tick settlement_tick {}`:                   jobs.SettlementTickArgs{},
 	} {
 		encoded, err := json.Marshal(args)

@@ -36,6 +36,8 @@ func Register(services Services) (*river.Workers, error) {
 		addOutbox[jobs.OutboxRollingArgs](workers, services, outbox.StreamRolling),
 		addOutbox[jobs.OutboxWalletArgs](workers, services, outbox.StreamWallet),
 		add(workers, &settlementWorker[jobs.SettlementCashbackArgs]{recorder: services.Recorder, runner: services.Runner}),
+		add(workers, &settlementWorker[jobs.SettlementLossbackArgs]{recorder: services.Recorder, runner: services.Runner}),
+		add(workers, &settlementWorker[jobs.SettlementRebateArgs]{recorder: services.Recorder, runner: services.Runner}),
 		add(workers, &settlementTickWorker{budget: services.TickBudget, recorder: services.Recorder, runner: services.Runner}),
 	)
 	if registered != nil {
@@ -60,8 +62,9 @@ func addOutbox[T outboxArgs](workers *river.Workers, services Services, name str
 	return fmt.Errorf("register workers: the database does not know outbox stream %s", name)
 }
 
-// maxRuns is how many settlement runs one process works side by side.
-const maxRuns = 4
+// maxRuns is how many settlement runs of one kind of programme one process works
+// side by side.
+const maxRuns = 3
 
 // Intervals are how often River's leader inserts each job that goes by the clock.
 type Intervals struct {
@@ -95,7 +98,7 @@ func Queues(streams []outbox.Stream, queues []string) map[string]river.QueueConf
 		switch queue {
 		case jobs.QueueMaintenance:
 			configs[queue] = river.QueueConfig{MaxWorkers: 1}
-		case jobs.QueueSettlementCashback:
+		case jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate:
 			configs[queue] = river.QueueConfig{MaxWorkers: maxRuns}
 		case jobs.QueueSettlementTick:
 			// A tick that waits for another's locks must not keep the next from trying.

@@ -29,7 +29,7 @@ func TestLoad(t *testing.T) {
 			Listen:       "127.0.0.1:8080",
 			LogFormat:    "text",
 			LogLevel:     slog.LevelInfo,
-			Loops:        []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_cashback", "maintenance"},
+			Loops:        []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_rebate", "settlement_cashback", "settlement_lossback", "maintenance"},
 			Maintenance:  appconfig.Maintenance{Budget: time.Minute, Interval: 10 * time.Minute},
 			Outbox: appconfig.Outbox{
 				AckTimeout:   3 * time.Second,
@@ -108,7 +108,7 @@ func TestLoad(t *testing.T) {
 			"TRUEGREEN_LOGG is not a setting; did you mean TRUEGREEN_LOG?",
 			"DATABASE_URL is required: set it, or give --database-url",
 			"TRUEGREEN_BROKER is required: set it, or give --broker",
-			`TRUEGREEN_LOOPS must be a list, joined by commas, of all, outbox, settlement, outbox_wallet, outbox_rolling, outbox_agent, settlement_tick, settlement_cashback, maintenance, got "outbox,walet"`,
+			`TRUEGREEN_LOOPS must be a list, joined by commas, of all, outbox, settlement, outbox_wallet, outbox_rolling, outbox_agent, settlement_tick, settlement_rebate, settlement_cashback, settlement_lossback, maintenance, got "outbox,walet"`,
 			`TRUEGREEN_TICK must be a duration with its unit, from 100ms to 15s, got "5"`,
 			`TRUEGREEN_OUTBOX_BATCH must be a whole number from 1 to 10000, got "0"`,
 		}, "\n"))
@@ -248,14 +248,14 @@ func TestLoad_Bounds(t *testing.T) {
 func TestLoad_Loops(t *testing.T) {
 	t.Parallel()
 
-	all := []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_cashback", "maintenance"}
+	all := []string{"outbox_wallet", "outbox_rolling", "outbox_agent", "settlement_tick", "settlement_rebate", "settlement_cashback", "settlement_lossback", "maintenance"}
 	for text, loops := range map[string][]string{
 		"all":                                  all,
 		"outbox":                               all[:3],
 		"outbox_agent,outbox_wallet":           {"outbox_wallet", "outbox_agent"},
 		" outbox_rolling , outbox_rolling":     {"outbox_rolling"},
 		"outbox_agent,all,outbox,outbox_agent": all,
-		"settlement":                           all[3:5],
+		"settlement":                           all[3:7],
 		"settlement_tick,outbox":               all[:4],
 	} {
 		config, err := appconfig.Load(nil, []string{"TRUEGREEN_LOOPS=" + text})

@@ -30,7 +30,7 @@ func LoopGroups() []LoopGroup {
 	return []LoopGroup{
 		{Loops: Loops(), Name: allLoops},
 		{Loops: []string{"outbox_wallet", "outbox_rolling", "outbox_agent"}, Name: "outbox"},
-		{Loops: []string{"settlement_tick", "settlement_cashback"}, Name: "settlement"},
+		{Loops: []string{"settlement_tick", "settlement_rebate", "settlement_cashback", "settlement_lossback"}, Name: "settlement"},
 	}
 }
 

@@ -76,14 +76,9 @@ func DefaultLoops() []Loop {
 			Name:           "settlement_tick",
 			Queue:          jobs.QueueSettlementTick,
 		}.WithDefaults(),
-		Loop{
-			Budget:    30 * time.Minute,
-			Interval:  30 * time.Second,
-			JobKind:   jobs.SettlementCashbackArgs{}.Kind(),
-			Name:      "settlement_cashback",
-			Queue:     jobs.QueueSettlementCashback,
-			Scheduled: true,
-		}.WithDefaults(),
+		settlementLoop("settlement_rebate", jobs.SettlementRebateArgs{}.Kind(), jobs.QueueSettlementRebate),
+		settlementLoop("settlement_cashback", jobs.SettlementCashbackArgs{}.Kind(), jobs.QueueSettlementCashback),
+		settlementLoop("settlement_lossback", jobs.SettlementLossbackArgs{}.Kind(), jobs.QueueSettlementLossback),
 		Loop{
 			Budget:   time.Minute,
 			Interval: 10 * time.Minute,
@@ -103,6 +98,17 @@ func outboxLoop(name, jobKind, queue string) Loop {
 		JobKind:        jobKind,
 		Name:           name,
 		Queue:          queue,
+	}.WithDefaults()
+}
+
+func settlementLoop(name, jobKind, queue string) Loop {
+	return Loop{
+		Budget:    30 * time.Minute,
+		Interval:  30 * time.Second,
+		JobKind:   jobKind,
+		Name:      name,
+		Queue:     queue,
+		Scheduled: true,
 	}.WithDefaults()
 }
 

@@ -119,7 +119,8 @@ func TestRegistry_Register(t *testing.T) {
 			seen = append(seen, status.Loop+" "+string(status.Verdict))
 		}
 		require.Equal(t, []string{
-			"outbox_wallet stalled", "outbox_rolling stalled", "outbox_agent stalled", "settlement_tick stalled", "settlement_cashback idle", "maintenance stalled",
+			"outbox_wallet stalled", "outbox_rolling stalled", "outbox_agent stalled", "settlement_tick stalled",
+			"settlement_rebate idle", "settlement_cashback idle", "settlement_lossback idle", "maintenance stalled",
 		}, seen)
 	})
 }
