@@ -257,6 +257,8 @@ FROM (
         SELECT
             run.id,
             CASE
+                -- Ended by an approval, long after its job.
+                WHEN run.abort_reason = 'budget' AND run.job_end IS NULL THEN NULL
                 WHEN run.outcome = 'none_delivered' OR run.abort_reason NOT IN ('cancelled', 'rejected') THEN 'failed'
                 WHEN run.outcome <> 'partial' OR run.abort_reason IS NOT NULL THEN 'completed'
             END AS due_end,

@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -285,6 +287,42 @@ func waitForRun(ctx context.Context, service *settlement.Service, runID int64, r
 		case <-ticker.C:
 		}
 	}
+}
+
+// SettlementExplain tells how a player's amounts came about.
+func (actions *actions) SettlementExplain(ctx context.Context, code, period, player string) ([]cli.SettlementItem, error) {
+	return withSettlement(ctx, actions, func(service *settlement.Service) ([]cli.SettlementItem, error) {
+		explanations, err := service.Explain(ctx, code, period, player)
+		if err != nil {
+			return nil, err
+		}
+		items := make([]cli.SettlementItem, len(explanations))
+		for i := range explanations {
+			explained := &explanations[i]
+			items[i] = cli.SettlementItem{
+				Adj:         explained.Adj,
+				Amount:      strconv.FormatInt(explained.Amount, 10),
+				Arithmetic:  explained.Lines,
+				Currency:    explained.Currency,
+				Delivery:    explained.Delivery,
+				Disposition: explained.Disposition,
+				FailureCode: explained.Failure,
+				Reason:      explained.Reason,
+				Reference:   explained.Reference,
+				RunID:       explained.RunID,
+				Version:     explained.Version,
+			}
+		}
+		return items, nil
+	})
+}
+
+// SettlementExport writes the items of a run.
+func (actions *actions) SettlementExport(ctx context.Context, runID int64, to io.Writer) error {
+	_, err := withSettlement(ctx, actions, func(service *settlement.Service) (struct{}, error) {
+		return struct{}{}, service.Export(ctx, runID, to)
+	})
+	return err
 }
 
 // SettlementShow tells all about one run.

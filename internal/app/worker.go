@@ -305,7 +305,7 @@ func loops(config *appconfig.Config) []freshness.Loop {
 			loop.Budget, loop.Interval = config.Maintenance.Budget, config.Maintenance.Interval
 		case jobs.QueueSettlementTick:
 			loop.Budget, loop.Interval = config.Settlement.TickBudget, config.Settlement.Interval
-		case jobs.QueueSettlementCashback:
+		case jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate:
 			loop.Budget, loop.Interval = config.Settlement.Budget, config.Settlement.Interval
 		default:
 			loop.Budget, loop.Interval = config.Outbox.Budget, config.Outbox.Interval
@@ -324,7 +324,7 @@ func processQueues(queues map[string]river.QueueConfig, config *appconfig.Config
 			timeout = config.Maintenance.Budget
 		case jobs.QueueSettlementTick:
 			timeout = config.Settlement.TickBudget
-		case jobs.QueueSettlementCashback:
+		case jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate:
 			timeout = runner.JobTimeout()
 		}
 		watched = append(watched, freshness.ProcessQueue{MaxWorkers: queue.MaxWorkers, Name: name, Timeout: timeout})

@@ -188,7 +188,7 @@ func (w *world) programme(ctx context.Context, t *testing.T) {
 	t.Helper()
 	rules, err := w.terms.Canonical()
 	require.NoError(t, err)
-	id := w.id(ctx, t, `INSERT INTO programme (code, currency, kind, period, time_zone) VALUES ($1, 'KRW', 'cashback', 'weekly', 'UTC') RETURNING id`, w.terms.Code)
+	id := w.id(ctx, t, `INSERT INTO programme (code, currency, kind, period, time_zone) VALUES ($1, 'KRW', $2, 'weekly', 'UTC') RETURNING id`, w.terms.Code, w.terms.Kind)
 	w.exec(ctx, t, `INSERT INTO programme_version (approved_at, approved_by, created_by, effective_from, programme_id, rules, rules_hash, version)
 		VALUES (now(), 'checker', 'maker', '2026-11-02', $1, $2, 'hash', 1)`, id, rules)
 }
@@ -243,11 +243,7 @@ func (w *world) item(ctx context.Context, t *testing.T, runID int64, item given)
 	owed, err := w.terms.Entitle(item.activity)
 	require.NoError(t, err)
 	require.Equal(t, item.delivery == "", owed.Reason != "", "%s: %+v", item.player, owed)
-	categories := []map[string]string{}
-	for _, sum := range item.activity.Categories {
-		categories = append(categories, map[string]string{"category": sum.Category, "payout": minor(sum.Payout), "stake": minor(sum.Stake)})
-	}
-	inputs, err := json.Marshal(map[string]any{"categories": categories, "promotions": minor(item.activity.Promotions), "status": item.activity.Status})
+	inputs, err := json.Marshal(w.inputs(item.activity))
 	require.NoError(t, err)
 
 	pending := ""
@@ -261,6 +257,30 @@ func (w *world) item(ctx context.Context, t *testing.T, runID int64, item given)
 		int64(owed.Amount), numeric(owed.Basis, -6), int64(owed.Capped), pending, int64(owed.Gross),
 		inputs, int64(owed.Rate), string(owed.Reason), owed.TierFrom, numeric(owed.TierValue, 0), runID, item.player)
 	return w.deliver(ctx, t, id, item, owed.Amount)
+}
+
+// inputs are an activity as an item keeps it: what the terms do not need is left
+// out, but for promotions.
+func (w *world) inputs(activity programme.Activity) map[string]any {
+	categories := []map[string]string{}
+	for _, sum := range activity.Categories {
+		one := map[string]string{"category": sum.Category, "payout": minor(sum.Payout), "stake": minor(sum.Stake)}
+		if w.terms.Basis == programme.BasisRisk {
+			one["risk"] = minor(sum.Risk)
+		}
+		categories = append(categories, one)
+	}
+	inputs := map[string]any{"categories": categories, "promotions": minor(activity.Promotions), "status": activity.Status}
+	if w.terms.Basis == programme.BasisCash {
+		inputs["cash"] = map[string]string{
+			"closing": minor(activity.Cash.Closing), "deposits": minor(activity.Cash.Deposits),
+			"opening": minor(activity.Cash.Opening), "withdrawals": minor(activity.Cash.Withdrawals),
+		}
+	}
+	if w.terms.Kind == programme.Lossback {
+		inputs["first_deposit"] = map[string]string{"amount": minor(activity.FirstDeposit), "at": "2026-11-02T01:00:00Z"}
+	}
+	return inputs
 }
 
 func (w *world) deliver(ctx context.Context, t *testing.T, id int64, item given, amount money.Minor) int64 {

@@ -14,6 +14,7 @@ type fakeProgrammes struct{ versions []cli.ProgrammeVersion }
 // fakeSettlements are answers about settlements.
 type fakeSettlements struct {
 	detail   cli.SettlementDetail
+	items    []cli.SettlementItem
 	preview  cli.SettlementPreview
 	progress []cli.SettlementRun // what a request is told while it waits
 	run      cli.SettlementRun
@@ -50,6 +51,15 @@ func (fake *fakeActions) SettlementApprove(_ context.Context, decision cli.Settl
 
 func (fake *fakeActions) SettlementCancel(_ context.Context, decision cli.SettlementDecision) (cli.SettlementRun, error) {
 	return fake.run, fake.call("cancel %+v", decision)
+}
+
+func (fake *fakeActions) SettlementExplain(_ context.Context, code, period, player string) ([]cli.SettlementItem, error) {
+	return fake.items, fake.call("explain %s %s %s", code, period, player)
+}
+
+func (fake *fakeActions) SettlementExport(_ context.Context, runID int64, to io.Writer) error {
+	_, _ = io.WriteString(to, "run_id\n")
+	return fake.call("export %d", runID)
 }
 
 func (fake *fakeActions) SettlementList(_ context.Context, filter cli.SettlementFilter) ([]cli.SettlementRun, error) {

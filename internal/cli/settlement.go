@@ -22,6 +22,7 @@ func (p *program) settlementCommand() *cobra.Command {
 		Short: "Runs settlements and looks after their runs",
 	},
 		p.settlementListCommand(), p.settlementPreviewCommand(), p.settlementRunCommand(), p.settlementShowCommand(),
+		p.settlementExplainCommand(), p.settlementExportCommand(),
 		p.decisionCommand(decision{
 			act:  SettlementActions.SettlementApprove,
 			done: "approved",

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"io"
 	"time"
 )
 
@@ -17,6 +18,13 @@ type SettlementActions interface {
 
 	// SettlementCancel aborts a run that is not over.
 	SettlementCancel(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
+
+	// SettlementExplain tells what the runs of a period found a player to be owed,
+	// oldest run first, and how.
+	SettlementExplain(ctx context.Context, code, period, player string) ([]SettlementItem, error)
+
+	// SettlementExport writes the items of a run as CSV.
+	SettlementExport(ctx context.Context, runID int64, to io.Writer) error
 
 	// SettlementList lists runs, the newest first.
 	SettlementList(ctx context.Context, filter SettlementFilter) ([]SettlementRun, error)

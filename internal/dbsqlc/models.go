@@ -152,4 +152,6 @@ type SettlementRun struct {
 	// How far the pass had come when the latest job began to work on it.
 	TakenPlayerID int64
 	VersionID     int64
+	// Whose watermarks must have reached the period's end before it is calculated.
+	Sources []string
 }

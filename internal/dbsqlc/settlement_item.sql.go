@@ -101,6 +101,106 @@ func (q *Queries) SettlementItemCredit(ctx context.Context, db DBTX, arg *Settle
 	return done, err
 }
 
+const settlementItemExplain = `-- name: SettlementItemExplain :many
+SELECT
+    item.adj,
+    item.amount_minor,
+    item.basis_minor,
+    item.capped_minor,
+    item.currency,
+    coalesce(CASE WHEN item.voided_at IS NULL THEN item.delivery ELSE 'void' END, '')::text AS delivery,
+    item.disposition,
+    coalesce(item.failure_code, '')::text AS failure_code,
+    item.gross_minor,
+    item.inputs,
+    item.rate_ppm,
+    coalesce(item.reason, '')::text AS reason,
+    (CASE WHEN item.disposition = 'eligible' THEN settlement_reference(programme.code, period.key, player.code, item.currency, item.adj) ELSE '' END)::text AS reference,
+    item.run_id,
+    item.tier_from,
+    item.tier_value,
+    version.rules,
+    version.version
+FROM settlement_item AS item
+JOIN settlement_run AS run ON run.id = item.run_id
+JOIN settlement_period AS period ON period.id = item.period_id
+JOIN programme ON programme.id = period.programme_id
+JOIN programme_version AS version ON version.id = run.version_id
+JOIN player ON player.id = item.player_id
+WHERE programme.code = $1
+    AND period.key = $2
+    AND player.code = $3
+ORDER BY item.run_id
+`
+
+type SettlementItemExplainParams struct {
+	Code   string
+	Key    string
+	Player string
+}
+
+type SettlementItemExplainRow struct {
+	Adj         int32
+	AmountMinor int64
+	BasisMinor  pgtype.Numeric
+	CappedMinor int64
+	Currency    string
+	Delivery    string
+	Disposition string
+	FailureCode string
+	GrossMinor  int64
+	Inputs      json.RawMessage
+	RatePpm     int32
+	Reason      string
+	Reference   string
+	RunID       int64
+	TierFrom    *int64
+	TierValue   pgtype.Numeric
+	Rules       json.RawMessage
+	Version     int32
+}
+
+// SettlementItemExplain returns what the runs of a period found one player to be owed,
+// with the terms and inputs that it follows from.
+func (q *Queries) SettlementItemExplain(ctx context.Context, db DBTX, arg *SettlementItemExplainParams) ([]*SettlementItemExplainRow, error) {
+	rows, err := db.Query(ctx, settlementItemExplain, arg.Code, arg.Key, arg.Player)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*SettlementItemExplainRow
+	for rows.Next() {
+		var i SettlementItemExplainRow
+		if err := rows.Scan(
+			&i.Adj,
+			&i.AmountMinor,
+			&i.BasisMinor,
+			&i.CappedMinor,
+			&i.Currency,
+			&i.Delivery,
+			&i.Disposition,
+			&i.FailureCode,
+			&i.GrossMinor,
+			&i.Inputs,
+			&i.RatePpm,
+			&i.Reason,
+			&i.Reference,
+			&i.RunID,
+			&i.TierFrom,
+			&i.TierValue,
+			&i.Rules,
+			&i.Version,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const settlementItemFailPending = `-- name: SettlementItemFailPending :execrows
 UPDATE settlement_item
 SET

@@ -11,6 +11,62 @@ import (
 	"time"
 )
 
+const settlementBudgetLock = `-- name: SettlementBudgetLock :exec
+SELECT pg_advisory_xact_lock(hashtextextended('settlement budget ' || $1::bigint, 0))
+`
+
+type SettlementBudgetLockParams struct {
+	ProgrammeID int64
+}
+
+// SettlementBudgetLock lets one approval of a programme work at a time, until its
+// transaction ends.
+func (q *Queries) SettlementBudgetLock(ctx context.Context, db DBTX, arg *SettlementBudgetLockParams) error {
+	_, err := db.Exec(ctx, settlementBudgetLock, arg.ProgrammeID)
+	return err
+}
+
+const settlementBudgetUsed = `-- name: SettlementBudgetUsed :one
+SELECT coalesce(sum(CASE
+    WHEN run.state = 'done' THEN run.credited_minor
+    WHEN run.state IN ('approved', 'delivering') THEN run.eligible_minor
+    -- One that was aborted while it delivered pays no more by itself.
+    WHEN run.started_at IS NOT NULL THEN (
+        SELECT coalesce(sum(item.amount_minor), 0)
+        FROM settlement_item AS item
+        WHERE item.run_id = run.id
+            AND item.delivery = 'credited'
+    )
+END), 0)::bigint AS used_minor
+FROM settlement_run AS run
+JOIN settlement_period AS period ON period.id = run.period_id
+WHERE period.programme_id = $1
+    AND period.starts_at >= $2
+    AND period.starts_at < $3
+    AND run.id <> $4
+`
+
+type SettlementBudgetUsedParams struct {
+	ProgrammeID int64
+	StartsAt    time.Time
+	EndsAt      time.Time
+	RunID       int64
+}
+
+// SettlementBudgetUsed sums up what the other runs of a programme whose periods start
+// from starts_at to ends_at have paid, or may still pay.
+func (q *Queries) SettlementBudgetUsed(ctx context.Context, db DBTX, arg *SettlementBudgetUsedParams) (int64, error) {
+	row := db.QueryRow(ctx, settlementBudgetUsed,
+		arg.ProgrammeID,
+		arg.StartsAt,
+		arg.EndsAt,
+		arg.RunID,
+	)
+	var used_minor int64
+	err := row.Scan(&used_minor)
+	return used_minor, err
+}
+
 const settlementCreditsAwait = `-- name: SettlementCreditsAwait :exec
 SELECT pg_advisory_xact_lock(hashtextextended('settlement credits', 0))
 `
@@ -501,7 +557,7 @@ func (q *Queries) SettlementRunFinish(ctx context.Context, db DBTX, arg *Settlem
 }
 
 const settlementRunInsert = `-- name: SettlementRunInsert :one
-INSERT INTO settlement_run (created_by, currency, inputs_deadline_at, kind, max_attempts, period_ends_at, period_id, version_id)
+INSERT INTO settlement_run (created_by, currency, inputs_deadline_at, kind, max_attempts, period_ends_at, period_id, sources, version_id)
 VALUES (
     $1,
     $2,
@@ -510,7 +566,8 @@ VALUES (
     $5,
     $6,
     $7,
-    $8
+    $8::text[],
+    $9
 )
 ON CONFLICT (period_id) WHERE state <> 'aborted' DO NOTHING
 RETURNING id
@@ -524,6 +581,7 @@ type SettlementRunInsertParams struct {
 	MaxAttempts    int32
 	PeriodEndsAt   time.Time
 	PeriodID       int64
+	Sources        []string
 	VersionID      int64
 }
 
@@ -538,6 +596,7 @@ func (q *Queries) SettlementRunInsert(ctx context.Context, db DBTX, arg *Settlem
 		arg.MaxAttempts,
 		arg.PeriodEndsAt,
 		arg.PeriodID,
+		arg.Sources,
 		arg.VersionID,
 	)
 	var id int64
@@ -568,11 +627,12 @@ func (q *Queries) SettlementRunJobIsLive(ctx context.Context, db DBTX, arg *Sett
 
 const settlementRunLock = `-- name: SettlementRunLock :one
 SELECT
-    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id,
+    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id, run.sources,
     period.due_at,
     period.key,
     period.starts_at,
     programme.code,
+    programme.id AS programme_id,
     programme.kind AS programme_kind,
     version.created_by AS version_author,
     version.rules,
@@ -596,6 +656,7 @@ type SettlementRunLockRow struct {
 	Key           string
 	StartsAt      time.Time
 	Code          string
+	ProgrammeID   int64
 	ProgrammeKind string
 	VersionAuthor string
 	Rules         json.RawMessage
@@ -652,10 +713,12 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 		&i.SettlementRun.State,
 		&i.SettlementRun.TakenPlayerID,
 		&i.SettlementRun.VersionID,
+		&i.SettlementRun.Sources,
 		&i.DueAt,
 		&i.Key,
 		&i.StartsAt,
 		&i.Code,
+		&i.ProgrammeID,
 		&i.ProgrammeKind,
 		&i.VersionAuthor,
 		&i.Rules,
@@ -711,9 +774,9 @@ WHERE run.state NOT IN ('done', 'aborted', 'awaiting_approval')
         run.state <> 'waiting_inputs'
         OR run.inputs_deadline_at < clock_timestamp()
         OR run.period_ends_at <= (
-            SELECT CASE WHEN count(*) = cardinality($1::text[]) THEN min(input_watermark.at) END
+            SELECT CASE WHEN count(*) = cardinality(run.sources) THEN min(input_watermark.at) END
             FROM input_watermark
-            WHERE input_watermark.source = ANY($1)
+            WHERE input_watermark.source = ANY(run.sources)
         )
     )
     AND NOT EXISTS (
@@ -723,20 +786,19 @@ WHERE run.state NOT IN ('done', 'aborted', 'awaiting_approval')
             AND job.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
     )
 ORDER BY run.id
-LIMIT $2::int
+LIMIT $1::int
 `
 
 type SettlementRunOrphansParams struct {
-	Sources []string
 	MaxRuns int32
 }
 
 // SettlementRunOrphans returns unfinished runs that can go on by themselves and
 // have no live job, oldest first. A run that waits for its inputs can go on when
-// the watermarks of these sources have reached the end of its period, or when
-// its deadline is over.
+// the watermarks of its sources have reached the end of its period, or when its
+// deadline is over.
 func (q *Queries) SettlementRunOrphans(ctx context.Context, db DBTX, arg *SettlementRunOrphansParams) ([]int64, error) {
-	rows, err := db.Query(ctx, settlementRunOrphans, arg.Sources, arg.MaxRuns)
+	rows, err := db.Query(ctx, settlementRunOrphans, arg.MaxRuns)
 	if err != nil {
 		return nil, err
 	}

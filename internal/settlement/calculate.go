@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
+	"truegreen/internal/money"
 	"truegreen/internal/pgtx"
 )
 
@@ -33,16 +34,17 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 		if _, err := h.fence(ctx, tx, stateCalculating); err != nil {
 			return err
 		}
-		marks, err := readInputs(ctx, tx)
+		marks, err := readInputs(ctx, tx, h.row.SettlementRun.Sources)
 		if err != nil {
 			return err
 		}
 		counted, err := storeItems(ctx, tx, subject{
-			endsAt:   h.row.SettlementRun.PeriodEndsAt,
-			periodID: h.row.SettlementRun.PeriodID,
-			runID:    h.runID,
-			startsAt: h.row.StartsAt,
-			terms:    &h.terms,
+			endsAt:      h.row.SettlementRun.PeriodEndsAt,
+			periodID:    h.row.SettlementRun.PeriodID,
+			programmeID: h.row.ProgrammeID,
+			runID:       h.runID,
+			startsAt:    h.row.StartsAt,
+			terms:       &h.terms,
 		}, *marks.lowest()) // begin saw them complete; they never go back
 		if err != nil {
 			return err
@@ -55,6 +57,18 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 			verdict, err = h.finish(ctx, tx, jobCompleted)
 			return err
 		case limit != nil && counted.EligibleMinor < int64(*limit):
+			wanted := reservation{
+				eligible: money.Minor(counted.EligibleMinor), programmeID: h.row.ProgrammeID, runID: h.runID, startsAt: h.row.StartsAt, terms: &h.terms,
+			}
+			short, err := wanted.reserve(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if short != "" {
+				ended, err := h.abortIn(ctx, tx, abortBudget, short)
+				verdict = ended
+				return err
+			}
 			approved = true
 			return approve(ctx, tx, h.runID, autoApprover, fmt.Sprintf("%d is below %d", counted.EligibleMinor, *limit))
 		default:
@@ -70,6 +84,9 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 	}
 	if err == nil {
 		verdict.logIfAny(ctx, h.runner.logger)
+		if verdict != nil {
+			err = verdict.endError()
+		}
 	}
 	return approved, verdict, err
 }
@@ -84,7 +101,7 @@ func (h *hold) begin(ctx context.Context) (complete bool, verdict *Verdict, err 
 		if _, err := h.fence(ctx, tx, run.State); err != nil {
 			return err
 		}
-		marks, err := readInputs(ctx, tx)
+		marks, err := readInputs(ctx, tx, h.row.SettlementRun.Sources)
 		if err != nil {
 			return err
 		}

@@ -10,7 +10,9 @@ import (
 
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/fault"
+	"truegreen/internal/money"
 	"truegreen/internal/pgtx"
+	"truegreen/internal/programme"
 )
 
 // Decision is what a person decided about a run.
@@ -21,7 +23,8 @@ type Decision struct {
 }
 
 // Approve lets a calculated run deliver, and inserts its job in the same
-// transaction.
+// transaction. Where the programme's budget has no room for all that the run owes, it
+// is aborted instead, and has paid nothing.
 //
 // Fails with [fault.KindNotFound] for an unknown run, and with
 // [fault.KindInvalid] unless it awaits approval, and by whom it was made.
@@ -34,11 +37,34 @@ func (service *Service) Approve(ctx context.Context, decision Decision) (Result,
 		case run.CreatedBy == decision.By:
 			return fault.Invalid("%s made it, so somebody else must approve it: give another name with --as", decision.By)
 		}
+		short, err := reserveFor(ctx, tx, row)
+		if err != nil {
+			return err
+		}
+		if short != "" {
+			return abortRun(ctx, tx, run.ID, abortion{actor: decision.By, detail: short, reason: abortBudget})
+		}
 		if err := approve(ctx, tx, run.ID, decision.By, decision.Reason); err != nil {
 			return err
 		}
 		return service.giveJob(ctx, tx, row.ProgrammeKind, run.ID, attemptsLeft(run))
 	})
+}
+
+// reserveFor asks the budget of a run's programme.
+func reserveFor(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (short string, err error) {
+	terms, err := programme.Decode(row.Rules)
+	if err != nil {
+		return "", fmt.Errorf("read its terms: %w", err)
+	}
+	wanted := reservation{
+		eligible:    money.Minor(valueOr(row.SettlementRun.EligibleMinor, 0)),
+		programmeID: row.ProgrammeID,
+		runID:       row.SettlementRun.ID,
+		startsAt:    row.StartsAt,
+		terms:       &terms,
+	}
+	return wanted.reserve(ctx, tx)
 }
 
 // approve notes an approval, of a person or by the programme's terms.

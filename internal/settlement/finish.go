@@ -132,7 +132,7 @@ func (h *hold) finish(ctx context.Context, tx pgx.Tx, jobEnd string) (*Verdict, 
 // the error that its job ends with.
 func (h *hold) abort(ctx context.Context, reason, detail string) (*Verdict, error) {
 	var verdict *Verdict
-	err := pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
+	err := pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) (err error) {
 		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: h.runID})
 		if err != nil {
 			return fmt.Errorf("lock it: %w", err)
@@ -140,23 +140,29 @@ func (h *hold) abort(ctx context.Context, reason, detail string) (*Verdict, erro
 		if row.SettlementRun.Epoch != h.epoch || isEnded(row.SettlementRun.State) {
 			return ErrRunLost
 		}
-		failed := jobFailed
-		if err := abortRun(ctx, tx, h.runID, abortion{actor: h.actor(), detail: detail, jobEnd: &failed, reason: reason}); err != nil {
-			return err
-		}
-		if verdict, err = readVerdict(ctx, tx, h.runID); err != nil {
-			return err
-		}
-		return h.runner.recorder.Record(ctx, tx, freshness.Progress{
-			Err:  verdict.endError(),
-			Kind: freshness.Failure,
-			Loop: loopOf(h.row.ProgrammeKind),
-		})
+		verdict, err = h.abortIn(ctx, tx, reason, detail)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("abort it (%s: %s): %w", reason, detail, err)
 	}
 	verdict.log(ctx, h.runner.logger)
-	ended := verdict.endError()
-	return verdict, ended
+	return verdict, verdict.endError()
+}
+
+// abortIn ends a run that the transaction has locked.
+func (h *hold) abortIn(ctx context.Context, tx pgx.Tx, reason, detail string) (*Verdict, error) {
+	failed := jobFailed
+	if err := abortRun(ctx, tx, h.runID, abortion{actor: h.actor(), detail: detail, jobEnd: &failed, reason: reason}); err != nil {
+		return nil, err
+	}
+	verdict, err := readVerdict(ctx, tx, h.runID)
+	if err != nil {
+		return nil, err
+	}
+	return verdict, h.runner.recorder.Record(ctx, tx, freshness.Progress{
+		Err:  verdict.endError(),
+		Kind: freshness.Failure,
+		Loop: loopOf(h.row.ProgrammeKind),
+	})
 }

@@ -9,9 +9,6 @@ import (
 	"truegreen/internal/dbsqlc"
 )
 
-// sourceBets is the source whose watermark says that all results are in.
-const sourceBets = "bets"
-
 // Watermark is how far one source has sent everything.
 type Watermark struct {
 	At     *time.Time // nil: the source never said
@@ -22,8 +19,7 @@ type Watermark struct {
 type inputs []Watermark
 
 // readInputs reads the watermarks of the sources that a programme needs.
-func readInputs(ctx context.Context, db dbsqlc.DBTX) (inputs, error) {
-	sources := []string{sourceBets}
+func readInputs(ctx context.Context, db dbsqlc.DBTX, sources []string) (inputs, error) {
 	rows, err := queries.InputWatermarkFind(ctx, db, &dbsqlc.InputWatermarkFindParams{Sources: sources})
 	if err != nil {
 		return nil, fmt.Errorf("read watermarks: %w", err)

@@ -95,6 +95,7 @@ func insertRun(ctx context.Context, tx pgx.Tx, p planned, maker string) (int64, 
 		MaxAttempts:    int32(terms.MaxAttempts),
 		PeriodEndsAt:   period.EndsAt,
 		PeriodID:       period.ID,
+		Sources:        terms.Sources(),
 		VersionID:      p.version.id,
 	})
 	if errors.Is(err, pgx.ErrNoRows) {

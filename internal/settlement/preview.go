@@ -41,7 +41,7 @@ func (service *Service) Preview(ctx context.Context, code, key string) (*Preview
 		if err != nil {
 			return err
 		}
-		marks, err := readInputs(ctx, tx)
+		marks, err := readInputs(ctx, tx, p.version.Terms.Sources())
 		if err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func previewed(ctx context.Context, tx pgx.Tx, code, key string) (planned, error
 // calculate fills in the counts.
 func (preview *Preview) calculate(ctx context.Context, tx pgx.Tx, p planned) error {
 	groups := make(map[Reason]*Reason)
-	of := subject{endsAt: p.span.End, startsAt: p.span.Start, terms: &p.version.Terms}
+	of := subject{endsAt: p.span.End, programmeID: p.version.programmeID, startsAt: p.span.Start, terms: &p.version.Terms}
 	err := eachPage(ctx, tx, of, func(items []*dbsqlc.SettlementItemInsertParams) error {
 		for _, item := range items {
 			preview.Evaluated++

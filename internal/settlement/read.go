@@ -65,11 +65,6 @@ func (service *Service) Show(ctx context.Context, runID int64) (*Detail, error) 
 	return detail, nil
 }
 
-// Watermarks says how far the inputs of settlements are.
-func (service *Service) Watermarks(ctx context.Context) ([]Watermark, error) {
-	return readInputs(ctx, service.pool)
-}
-
 // Words is the detail of an event for people; empty for none.
 func (event *Event) Words() string {
 	if string(event.Detail) == "{}" {

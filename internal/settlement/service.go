@@ -45,6 +45,10 @@ func (service *Service) insertJob(ctx context.Context, tx pgx.Tx, kind string, r
 	switch programme.Kind(kind) {
 	case programme.Cashback:
 		args = jobs.SettlementCashbackArgs{RunID: runID}
+	case programme.Lossback:
+		args = jobs.SettlementLossbackArgs{RunID: runID}
+	case programme.Rebate:
+		args = jobs.SettlementRebateArgs{RunID: runID}
 	default:
 		return 0, fmt.Errorf("insert job of run %d: programmes of kind %s have no jobs", runID, kind)
 	}

@@ -31,12 +31,13 @@ const (
 
 // Reasons of a run that was aborted.
 const (
+	abortBudget         = "budget"
 	abortCalculation    = "calculation"
 	abortCancelled      = "cancelled"
 	abortInputsDeadline = "inputs_deadline"
 	abortInvariant      = "invariant"
-	abortSystemic       = "systemic"
 	abortRejected       = "rejected"
+	abortSystemic       = "systemic"
 )
 
 // How a job ended.

@@ -104,7 +104,7 @@ func setup(ctx context.Context, t *testing.T, config settlement.Config) *testBun
 		FetchCooldown:               time.Millisecond,
 		FetchPollInterval:           50 * time.Millisecond,
 		Logger:                      slog.New(slog.DiscardHandler),
-		Queues:                      workers.Queues(streams, []string{jobs.QueueSettlementCashback, jobs.QueueSettlementTick}),
+		Queues:                      workers.Queues(streams, []string{jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate, jobs.QueueSettlementTick}),
 		Workers:                     registered,
 	})
 	require.NoError(t, err)

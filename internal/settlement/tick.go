@@ -157,10 +157,7 @@ func (service *Service) planMissing(ctx context.Context, tx pgx.Tx, code string,
 // what it waited for has come, its job was discarded, or died at its last
 // attempt and ran no code of ours.
 func (service *Service) resumeOrphans(ctx context.Context, tx pgx.Tx) (int, error) {
-	runIDs, err := queries.SettlementRunOrphans(ctx, tx, &dbsqlc.SettlementRunOrphansParams{
-		MaxRuns: maxResumed,
-		Sources: []string{sourceBets},
-	})
+	runIDs, err := queries.SettlementRunOrphans(ctx, tx, &dbsqlc.SettlementRunOrphansParams{MaxRuns: maxResumed})
 	if err != nil {
 		return 0, fmt.Errorf("look for runs without a job: %w", err)
 	}

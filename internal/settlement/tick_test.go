@@ -88,7 +88,7 @@ func TestRunner_Tick(t *testing.T) {
 		bundle.work(ctx, t)
 		runID := bundle.plan(ctx, t)
 		result := bundle.await(ctx, t, runID, "waiting_inputs")
-		require.Contains(t, result.WaitsFor(), "the watermark of bets to reach 2026-11-08T15:00:00Z")
+		require.Contains(t, result.WaitsFor(), "its watermarks to reach 2026-11-08T15:00:00Z")
 		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
 		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_item"))
 		// Others of the programme are planned, this one is left waiting.

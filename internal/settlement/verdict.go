@@ -297,7 +297,7 @@ func (result *Result) WaitsForInputs() bool { return result.State == stateWaitin
 func (result *Result) WaitsFor() string {
 	switch result.State {
 	case stateWaitingInputs:
-		return fmt.Sprintf("the watermark of %s to reach %s", sourceBets, result.PeriodEndsAt.UTC().Format(time.RFC3339))
+		return "its watermarks to reach " + result.PeriodEndsAt.UTC().Format(time.RFC3339)
 	case stateAwaitingApproval:
 		return fmt.Sprintf("the approval of somebody other than %s", result.CreatedBy)
 	default:

@@ -127,6 +127,10 @@ func (calendar Calendar) LocalDay(at time.Time) Day {
 	return Calendar{kind: Daily, location: calendar.location}.firstDay(at)
 }
 
+// StartOf returns the instant at which a day begins, whatever the calendar's kind: the
+// first that LocalDay gives to it.
+func (calendar Calendar) StartOf(day Day) time.Time { return calendar.start(day) }
+
 // firstDay returns the first day of the period that holds the instant.
 func (calendar Calendar) firstDay(at time.Time) Day {
 	// The date that the clocks show may not have begun, where its start was put

@@ -76,3 +76,36 @@ WHERE item.run_id = @run_id
 GROUP BY 1, 2, 3, 4
 ORDER BY num_items DESC, 1, 2, 3, 4
 LIMIT @max_groups::int;
+
+-- name: SettlementItemExplain :many
+-- SettlementItemExplain returns what the runs of a period found one player to be owed,
+-- with the terms and inputs that it follows from.
+SELECT
+    item.adj,
+    item.amount_minor,
+    item.basis_minor,
+    item.capped_minor,
+    item.currency,
+    coalesce(CASE WHEN item.voided_at IS NULL THEN item.delivery ELSE 'void' END, '')::text AS delivery,
+    item.disposition,
+    coalesce(item.failure_code, '')::text AS failure_code,
+    item.gross_minor,
+    item.inputs,
+    item.rate_ppm,
+    coalesce(item.reason, '')::text AS reason,
+    (CASE WHEN item.disposition = 'eligible' THEN settlement_reference(programme.code, period.key, player.code, item.currency, item.adj) ELSE '' END)::text AS reference,
+    item.run_id,
+    item.tier_from,
+    item.tier_value,
+    version.rules,
+    version.version
+FROM settlement_item AS item
+JOIN settlement_run AS run ON run.id = item.run_id
+JOIN settlement_period AS period ON period.id = item.period_id
+JOIN programme ON programme.id = period.programme_id
+JOIN programme_version AS version ON version.id = run.version_id
+JOIN player ON player.id = item.player_id
+WHERE programme.code = @code
+    AND period.key = @key
+    AND player.code = @player
+ORDER BY item.run_id;

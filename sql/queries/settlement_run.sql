@@ -1,7 +1,7 @@
 -- name: SettlementRunInsert :one
 -- SettlementRunInsert adds a run of a period that has none, aborted ones apart.
 -- No row: it has one.
-INSERT INTO settlement_run (created_by, currency, inputs_deadline_at, kind, max_attempts, period_ends_at, period_id, version_id)
+INSERT INTO settlement_run (created_by, currency, inputs_deadline_at, kind, max_attempts, period_ends_at, period_id, sources, version_id)
 VALUES (
     @created_by,
     @currency,
@@ -10,6 +10,7 @@ VALUES (
     @max_attempts,
     @period_ends_at,
     @period_id,
+    @sources::text[],
     @version_id
 )
 ON CONFLICT (period_id) WHERE state <> 'aborted' DO NOTHING
@@ -24,6 +25,7 @@ SELECT
     period.key,
     period.starts_at,
     programme.code,
+    programme.id AS programme_id,
     programme.kind AS programme_kind,
     version.created_by AS version_author,
     version.rules,
@@ -141,6 +143,32 @@ SET
     approved_by = @approved_by::text,
     state = 'approved'
 WHERE id = @id;
+
+-- name: SettlementBudgetLock :exec
+-- SettlementBudgetLock lets one approval of a programme work at a time, until its
+-- transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('settlement budget ' || @programme_id::bigint, 0));
+
+-- name: SettlementBudgetUsed :one
+-- SettlementBudgetUsed sums up what the other runs of a programme whose periods start
+-- from starts_at to ends_at have paid, or may still pay.
+SELECT coalesce(sum(CASE
+    WHEN run.state = 'done' THEN run.credited_minor
+    WHEN run.state IN ('approved', 'delivering') THEN run.eligible_minor
+    -- One that was aborted while it delivered pays no more by itself.
+    WHEN run.started_at IS NOT NULL THEN (
+        SELECT coalesce(sum(item.amount_minor), 0)
+        FROM settlement_item AS item
+        WHERE item.run_id = run.id
+            AND item.delivery = 'credited'
+    )
+END), 0)::bigint AS used_minor
+FROM settlement_run AS run
+JOIN settlement_period AS period ON period.id = run.period_id
+WHERE period.programme_id = @programme_id
+    AND period.starts_at >= @starts_at
+    AND period.starts_at < @ends_at
+    AND run.id <> @run_id;
 
 -- name: SettlementRunAbleNow :exec
 -- SettlementRunAbleNow notes that what a run waited for has come, or will not
@@ -276,8 +304,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('settlement credits', 0));
 -- name: SettlementRunOrphans :many
 -- SettlementRunOrphans returns unfinished runs that can go on by themselves and
 -- have no live job, oldest first. A run that waits for its inputs can go on when
--- the watermarks of these sources have reached the end of its period, or when
--- its deadline is over.
+-- the watermarks of its sources have reached the end of its period, or when its
+-- deadline is over.
 SELECT run.id
 FROM settlement_run AS run
 WHERE run.state NOT IN ('done', 'aborted', 'awaiting_approval')
@@ -285,9 +313,9 @@ WHERE run.state NOT IN ('done', 'aborted', 'awaiting_approval')
         run.state <> 'waiting_inputs'
         OR run.inputs_deadline_at < clock_timestamp()
         OR run.period_ends_at <= (
-            SELECT CASE WHEN count(*) = cardinality(@sources::text[]) THEN min(input_watermark.at) END
+            SELECT CASE WHEN count(*) = cardinality(run.sources) THEN min(input_watermark.at) END
             FROM input_watermark
-            WHERE input_watermark.source = ANY(@sources)
+            WHERE input_watermark.source = ANY(run.sources)
         )
     )
     AND NOT EXISTS (
