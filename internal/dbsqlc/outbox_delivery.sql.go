@@ -440,17 +440,17 @@ WITH flown AS (
                 )
         )
     ORDER BY delivery.place, delivery.id
-    LIMIT $6::integer
+    LIMIT CASE WHEN $6 THEN 1 END
 ), taken AS (
     UPDATE outbox_delivery AS delivery
     SET
         attempts = delivery.attempts + 1,
-        crashes = delivery.crashes + CASE WHEN $7::boolean THEN 1 ELSE 0 END,
+        crashes = delivery.crashes + CASE WHEN $6::boolean THEN 1 ELSE 0 END,
         last_attempt_at = clock_timestamp(),
-        last_error = $8::text,
+        last_error = $7::text,
         last_error_class = 'ambiguous',
-        park_reason = CASE WHEN $7::boolean AND delivery.crashes >= 1 THEN 'crash' END,
-        parked_at = CASE WHEN $7::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
+        park_reason = CASE WHEN $6::boolean AND delivery.crashes >= 1 THEN 'crash' END,
+        parked_at = CASE WHEN $6::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
     WHERE delivery.id IN (SELECT flown.id FROM flown)
         AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
     RETURNING delivery.id, delivery.park_reason
@@ -467,17 +467,17 @@ type OutboxDeliveryTakeOverParams struct {
 	FirstPlace      int64
 	LastPlace       int64
 	ParkedRowsBlock bool
-	NumEvents       int32
-	Alone           bool
+	Alone           interface{}
 	Error           string
 }
 
-// OutboxDeliveryTakeOver records that the first num_events events of a shard from
-// first_place to last_place were in flight and that what became of them was not
-// stored: the broker may have them. Events between those places that waited behind a
-// held one of their key were not in flight. alone says that it was one event, with
-// which a worker died; the second that dies with it alone parks it. It returns those
-// that it parked.
+// OutboxDeliveryTakeOver records that the events of a shard from first_place to
+// last_place were in flight and that what became of them was not stored: the broker may
+// have them. Events between those places that wait behind a held one of their key were
+// not in flight; of others that were not, such as those whose transactions committed
+// since, it is said all the same, since which they are is not known. alone says that it
+// was one event, with which a worker died; the second that dies with it alone parks it.
+// It returns those that it parked.
 func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *OutboxDeliveryTakeOverParams) ([]int64, error) {
 	rows, err := db.Query(ctx, outboxDeliveryTakeOver,
 		arg.Stream,
@@ -485,7 +485,6 @@ func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *Outb
 		arg.FirstPlace,
 		arg.LastPlace,
 		arg.ParkedRowsBlock,
-		arg.NumEvents,
 		arg.Alone,
 		arg.Error,
 	)

@@ -181,8 +181,7 @@ func (q *Queries) OutboxShardHold(ctx context.Context, db DBTX, arg *OutboxShard
 const outboxShardInFlight = `-- name: OutboxShardInFlight :one
 SELECT
     inflight_first::bigint AS first_place,
-    inflight_last::bigint AS last_place,
-    inflight_num::integer AS num_events
+    inflight_last::bigint AS last_place
 FROM outbox_shard
 WHERE stream = $1
     AND shard = $2
@@ -201,7 +200,6 @@ type OutboxShardInFlightParams struct {
 type OutboxShardInFlightRow struct {
 	FirstPlace int64
 	LastPlace  int64
-	NumEvents  int32
 }
 
 // OutboxShardInFlight returns what a lease has noted as in flight, and keeps others
@@ -209,7 +207,7 @@ type OutboxShardInFlightRow struct {
 func (q *Queries) OutboxShardInFlight(ctx context.Context, db DBTX, arg *OutboxShardInFlightParams) (*OutboxShardInFlightRow, error) {
 	row := db.QueryRow(ctx, outboxShardInFlight, arg.Stream, arg.Shard, arg.LeaseEpoch)
 	var i OutboxShardInFlightRow
-	err := row.Scan(&i.FirstPlace, &i.LastPlace, &i.NumEvents)
+	err := row.Scan(&i.FirstPlace, &i.LastPlace)
 	return &i, err
 }
 

@@ -91,7 +91,6 @@ func (drain *drain) giveBack(ctx context.Context) {
 				Error:           "what became of it could not be stored",
 				FirstPlace:      flight.FirstPlace,
 				LastPlace:       flight.LastPlace,
-				NumEvents:       flight.NumEvents,
 				ParkedRowsBlock: drain.pass.Stream.ParkedBlocks,
 				Shard:           int32(drain.pass.Shard),
 				Stream:          drain.pass.Stream.Name,

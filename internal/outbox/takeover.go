@@ -23,7 +23,6 @@ func (drain *drain) takeOver(ctx context.Context, lease *dbsqlc.OutboxShardLease
 			Error:           "the worker that had it in flight died",
 			FirstPlace:      *lease.InflightFirst,
 			LastPlace:       *lease.InflightLast,
-			NumEvents:       *lease.InflightNum,
 			ParkedRowsBlock: drain.pass.Stream.ParkedBlocks,
 			Shard:           int32(drain.pass.Shard),
 			Stream:          drain.pass.Stream.Name,

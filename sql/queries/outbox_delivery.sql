@@ -205,12 +205,13 @@ WHERE delivery.id = acknowledged.id
     AND num_nonnulls(delivery.published_at, delivery.discarded_at) = 0;
 
 -- name: OutboxDeliveryTakeOver :many
--- OutboxDeliveryTakeOver records that the first num_events events of a shard from
--- first_place to last_place were in flight and that what became of them was not
--- stored: the broker may have them. Events between those places that waited behind a
--- held one of their key were not in flight. alone says that it was one event, with
--- which a worker died; the second that dies with it alone parks it. It returns those
--- that it parked.
+-- OutboxDeliveryTakeOver records that the events of a shard from first_place to
+-- last_place were in flight and that what became of them was not stored: the broker may
+-- have them. Events between those places that wait behind a held one of their key were
+-- not in flight; of others that were not, such as those whose transactions committed
+-- since, it is said all the same, since which they are is not known. alone says that it
+-- was one event, with which a worker died; the second that dies with it alone parks it.
+-- It returns those that it parked.
 WITH flown AS (
     SELECT delivery.id
     FROM outbox_delivery AS delivery
@@ -237,7 +238,7 @@ WITH flown AS (
                 )
         )
     ORDER BY delivery.place, delivery.id
-    LIMIT @num_events::integer
+    LIMIT CASE WHEN @alone THEN 1 END
 ), taken AS (
     UPDATE outbox_delivery AS delivery
     SET

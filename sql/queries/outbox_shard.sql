@@ -20,8 +20,7 @@ WHERE stream = @stream
 -- from the shard until the transaction ends. No row: nothing, or the lease was lost.
 SELECT
     inflight_first::bigint AS first_place,
-    inflight_last::bigint AS last_place,
-    inflight_num::integer AS num_events
+    inflight_last::bigint AS last_place
 FROM outbox_shard
 WHERE stream = @stream
     AND shard = @shard
