@@ -115,7 +115,8 @@ func scaled(number pgtype.Numeric, places int32) (*big.Int, error) {
 		return value.Mul(value, power), nil
 	}
 	var rest big.Int
-	if value.QuoRem(value, power, &rest); rest.Sign() != 0 {
+	value.QuoRem(value, power, &rest)
+	if rest.Sign() != 0 {
 		return nil, fmt.Errorf("%v has more than %d decimal places", number, places)
 	}
 	return value, nil

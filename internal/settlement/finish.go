@@ -147,7 +147,8 @@ func (h *hold) abort(ctx context.Context, reason, detail string) (*Verdict, erro
 		return nil, fmt.Errorf("abort it (%s: %s): %w", reason, detail, err)
 	}
 	verdict.log(ctx, h.runner.logger)
-	return verdict, verdict.endError()
+	ended := verdict.endError()
+	return verdict, ended
 }
 
 // abortIn ends a run that the transaction has locked.

@@ -96,9 +96,7 @@ func nextItems(ctx context.Context, tx pgx.Tx, of subject) ([]*dbsqlc.Settlement
 	if err != nil {
 		return nil, arithmetic(fmt.Errorf("read activity: %w", err))
 	}
-	players, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (player, error) {
-		return scanPlayer(row)
-	})
+	players, err := pgx.CollectRows(rows, scanPlayer)
 	if err != nil {
 		return nil, arithmetic(fmt.Errorf("read activity: %w", err))
 	}

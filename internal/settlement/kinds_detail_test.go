@@ -121,7 +121,7 @@ func TestRunner_Work_Cash(t *testing.T) {
 		bundle.watermarks(ctx, t)
 		result := bundle.settleWeek(ctx, t, week)
 		require.Equal(t, "pays=0:winner plays=300:credited", bundle.credits(ctx, t, result.RunID))
-		require.Equal(t, `{"closing": "2500", "opening": "5000", "deposits": "1000", "withdrawals": "500"}`,
+		require.JSONEq(t, `{"closing": "2500", "opening": "5000", "deposits": "1000", "withdrawals": "500"}`,
 			scalar[string](ctx, t, bundle.db, "SELECT inputs ->> 'cash' FROM settlement_item WHERE disposition = 'eligible'"))
 		bundle.requireTrueBooks(ctx, t)
 	})
