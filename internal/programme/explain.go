@@ -199,7 +199,7 @@ func explainDifferences(owed, again Entitlement) []string {
 	var lines []string
 	for _, step := range []struct{ name, stored, now string }{
 		{"basis", decimal(owed.Basis, 6), decimal(again.Basis, 6)},
-		{"tier value", fmt.Sprint(owed.TierValue), again.TierValue.String()},
+		{"tier value", owed.TierValue.String(), again.TierValue.String()},
 		{"tier", tierText(owed.TierFrom), tierText(again.TierFrom)},
 		{"rate", fmt.Sprint(owed.Rate), fmt.Sprint(again.Rate)},
 		{"gross", fmt.Sprint(owed.Gross), fmt.Sprint(again.Gross)},
