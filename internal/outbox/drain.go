@@ -241,15 +241,14 @@ func (drain *drain) assureLease(ctx context.Context) error {
 // lookAgain waits a little for new events. Before it gives up it takes back the
 // promise that appends need no job, and looks once more after a grace.
 func (drain *drain) lookAgain(ctx context.Context) ([]Event, error) {
-	pause := nap
 	if drain.lastBatch >= severalEvents {
-		pause = longNap
+		_ = wait(ctx, longNap-nap) // that it is to stop shows below
 	}
+	pause := nap
 	for waited := time.Duration(0); waited < drain.relay.config.Linger; waited += pause {
 		if err := wait(ctx, pause); err != nil {
 			break
 		}
-		pause = nap
 		// Also at the places of transactions that took them early and may commit late.
 		hasNew, err := queries.OutboxDeliveryHasNew(ctx, drain.relay.pool, &dbsqlc.OutboxDeliveryHasNewParams{
 			SafePlace: drain.seen.safePlace,
@@ -264,6 +263,9 @@ func (drain *drain) lookAgain(ctx context.Context) ([]Event, error) {
 			if err != nil || len(events) > 0 {
 				return events, err
 			}
+			// What is there waits behind events that are held. It may be much, and each
+			// claim passes by all of it.
+			pause *= 2
 		}
 	}
 	if err := drain.renew(ctx, drain.relay.pool, false); err != nil {

@@ -41,15 +41,19 @@ func (p *pace) prefersBatches() bool {
 	}
 }
 
-// note remembers what a call of numEvents cost.
-func (p *pace) note(batched bool, numEvents int, took time.Duration) {
+// note remembers what a call cost, by the events that were acknowledged: one whose time
+// was over before all were sent was dear. A call without any says nothing.
+func (p *pace) note(batched bool, numAcknowledged int, took time.Duration) {
+	if numAcknowledged == 0 {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	cost := &p.single
 	if batched {
 		cost = &p.batched
 	}
-	perEvent := took / time.Duration(numEvents)
+	perEvent := took / time.Duration(numAcknowledged)
 	if *cost == 0 {
 		*cost = perEvent
 	}

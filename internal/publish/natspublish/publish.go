@@ -69,15 +69,17 @@ func (publisher *Publisher) Publish(ctx context.Context, events []outbox.Event) 
 	c.ready = c.first
 	inBatches := len(c.lots) > 0
 	c.run(ctx)
-	failed := false
+	numAcknowledged := 0
 	for i := range c.outcomes {
 		if c.outcomes[i].Class == "" {
 			c.outcomes[i] = outbox.Outcome{Class: outbox.ClassNotSent, Err: c.whyNotSent(i)}
 		}
-		failed = failed || c.outcomes[i].Class != outbox.ClassAcknowledged
+		if c.outcomes[i].Class == outbox.ClassAcknowledged {
+			numAcknowledged++
+		}
 	}
-	if c.wide && !failed {
-		publisher.pace.note(inBatches, len(events), time.Since(now))
+	if c.wide {
+		publisher.pace.note(inBatches, numAcknowledged, time.Since(now))
 	}
 	return c.outcomes
 }
