@@ -277,7 +277,10 @@ func TestPass_AnswersGetLost(t *testing.T) {
 		t.Run("AllOf "+name, func(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
-			bundle := setup(ctx, t, touchy(quick()))
+			config := touchy(quick())
+			// Time for a slow machine to send all of them again, one by one.
+			config.AckTimeout, config.LeaseTTL = 5*time.Second, 8*time.Second
+			bundle := setup(ctx, t, config)
 			for _, stream := range bundle.streams {
 				bundle.stage(ctx, t, stream.Name, interleaved(bundle.keys(ctx, t, size.numKeys), size.numEvents)...)
 			}
