@@ -172,7 +172,8 @@ FROM reconcile_ahead AS ahead
 CROSS JOIN reconcile_scope AS scope`
 
 // findOutOfOrder leaves out what may come late: an event that was sent after all
-// behind its gap marker, and a copy whose first one the broker no longer keeps.
+// behind its gap marker, the marker of one that had been stored without anybody knowing,
+// and a copy whose first one the broker no longer keeps.
 const findOutOfOrder = `
 SELECT
     late.key,
@@ -190,6 +191,16 @@ WHERE NOT (event.id IS NULL AND coalesce(late.stored_at < scope.forgotten_before
     AND NOT (
         late.type <> '` + gapType + `'
         AND EXISTS (SELECT FROM reconcile_gap AS gap WHERE gap.key = late.key AND gap.key_seq = late.key_seq)
+    )
+    AND NOT (
+        late.type = '` + gapType + `'
+        AND EXISTS (
+            SELECT FROM reconcile_message AS own
+            WHERE own.key = late.key
+                AND own.key_seq = late.key_seq
+                AND own.type <> '` + gapType + `'
+                AND own.sequence < late.sequence
+        )
     )`
 
 const findOvertaken = `

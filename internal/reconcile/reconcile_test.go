@@ -323,6 +323,15 @@ func TestRun_Allowed(t *testing.T) {
 		report, _ = w.run(ctx, agent, reconcile.Options{})
 		require.Equal(t, []string{"out_of_order " + marker.String()}, w.found(report))
 		require.Equal(t, marker.eventID, report.Findings[0].EventID)
+
+		// Unless the event itself was there in time, and nobody knew when it was parked.
+		w.broker.streams = make(map[string]*stored)
+		for i, e := range []event{events[0], events[1], events[2], marker} {
+			w.store(e)
+			w.force(ctx, "UPDATE outbox_delivery SET broker_ref = $2 WHERE id = $1", e.id, ref(agent, uint64(i+1)))
+		}
+		report, _ = w.run(ctx, agent, reconcile.Options{})
+		require.Empty(t, report.Findings)
 	})
 }
 

@@ -118,6 +118,9 @@ func TestDrain_KilledAtAnyStep(t *testing.T) {
 			for range times(1) {
 				w.random.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
 				for _, at := range steps {
+					if at == stepBeforeTakeOver || at == stepAfterTakeOver {
+						w.killOnce(ctx, t, stepAfterClaim) // so that there is something to take over
+					}
 					w.killOnce(ctx, t, at)
 				}
 			}
