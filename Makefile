@@ -64,5 +64,5 @@ bench/peers: ## Measures other relays on the same rows and broker (minutes).
 	cd bench/peers && go test -run '^$$' -bench Drain -benchtime 1x -timeout 60m
 
 .PHONY: proof
-proof: ## Kills and freezes workers again and again (half an hour).
+proof: ## Kills and freezes workers again and again (five minutes).
 	TRUEGREEN_PROOF=1 go test -count=1 -timeout 90m -v ./test/crash
