@@ -19,7 +19,7 @@ const (
 	ExitBad           = 2  // status: something stands still; it or audit: could not be asked
 	ExitNoneDelivered = 2  // settlement run: every eligible credit failed
 	ExitPartial       = 3  // settlement run: some credits failed
-	ExitAborted       = 4  // settlement run: aborted, rejected or cancelled
+	ExitAborted       = 4  // settlement run, approve: aborted, rejected or cancelled
 	ExitWaiting       = 5  // settlement run --wait: for inputs or for approval
 	ExitWrongUsage    = 64 // unknown command or flag, wrong argument or setting
 )

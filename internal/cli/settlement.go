@@ -28,9 +28,11 @@ func (p *program) settlementCommand() *cobra.Command {
 			done: "approved",
 			long: `Lets a run that was calculated and awaits approval deliver its credits. The maker
 of the run, who for a scheduled one is the author of the programme's version,
-cannot approve it.`,
-			short: "Lets a run deliver",
-			verb:  "approve",
+cannot approve it. Where the programme's budget has no room for all that the run
+owes, the run is aborted, nobody is paid, and the exit code is 4.`,
+			mayAbort: true,
+			short:    "Lets a run deliver",
+			verb:     "approve",
 		}),
 		p.decisionCommand(decision{
 			act:  SettlementActions.SettlementReject,
@@ -106,6 +108,7 @@ type decision struct {
 	act         func(SettlementActions, context.Context, SettlementDecision) (SettlementRun, error)
 	done        string // what was done, such as approved
 	long        string
+	mayAbort    bool // the act may abort the run instead, which has an exit code of its own
 	needsReason bool
 	short       string
 	verb        string
@@ -146,9 +149,19 @@ func (p *program) decisionCommand(d decision) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if asJSON {
-			return p.printJSON(run)
+		wasRefused := d.mayAbort && run.State == stateAborted
+		done := d.done
+		if wasRefused {
+			done = "not " + d.done + ":"
 		}
-		return p.printf("%s %s\n%s", d.done, run.verdict(), run.nextSteps())
+		if asJSON {
+			err = p.printJSON(run)
+		} else {
+			err = p.printf("%s %s\n%s", done, run.verdict(), run.nextSteps())
+		}
+		if err == nil && wasRefused {
+			return exit(ExitAborted)
+		}
+		return err
 	})
 }

@@ -85,6 +85,20 @@ func TestExecute_SettlementDecisions(t *testing.T) {
 	}
 }
 
+func TestExecute_SettlementApprove_WithoutBudget(t *testing.T) {
+	t.Parallel()
+
+	bundle := setup(t)
+	bundle.actions.run = sampleRunIn("aborted", "")
+	bundle.actions.run.AbortReason = "budget"
+	require.Equal(t, cli.ExitAborted, bundle.run(t, "settlement", "approve", "12"))
+	require.Contains(t, bundle.out.String(), "not approved: run 12 of weekly-cashback 2026-W45: aborted/budget")
+	// Whoever cancels a run wants it aborted.
+	bundle = setup(t)
+	bundle.actions.run = sampleRunIn("aborted", "")
+	require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "cancel", "12", "--reason=wrong feed"))
+}
+
 func TestExecute_SettlementShow(t *testing.T) {
 	t.Parallel()
 

@@ -131,7 +131,8 @@ WHERE player.currency = $3
 ORDER BY player.id`
 
 // lossOf is for lossbacks: whose window, $5 from a first deposit not before $6, ends in
-// the period. $4 is as in turnoverOf, within the window; $7 is the programme, which pays
+// the period. $6 is when the programme began, not the version in force: who paid in
+// shortly before a new version is nobody else's. $4 is as in turnoverOf, within the window; $7 is the programme, which pays
 // a player once, and $1 tells this period of it from others.
 const lossOf = `
 DECLARE settlement_activity NO SCROLL CURSOR FOR
@@ -207,7 +208,7 @@ func activityOf(of subject) (query string, args []any, err error) {
 		if err != nil {
 			return "", nil, fmt.Errorf("read calendar: %w", err)
 		}
-		effective := calendar.StartOf(terms.EffectiveFrom)
+		effective := calendar.StartOf(of.effectiveSince)
 		return lossOf, []any{of.startsAt, of.endsAt, terms.Currency, terms.LessPromotions, terms.Window, effective, of.programmeID}, nil
 	case terms.Basis == programme.BasisCash:
 		return cashOf, []any{of.startsAt, of.endsAt, terms.Currency}, nil

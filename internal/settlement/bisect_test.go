@@ -84,6 +84,27 @@ func TestRunner_Work_Bisects(t *testing.T) {
 		bundle.requireTrueBooks(ctx, t)
 	})
 
+	t.Run("ABookingThatLeavesSomethingOutAbortsTheRun", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		for n := range 5 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		// A trigger of somebody's that swallows the change of one wallet, in the second chunk.
+		bundle.exec(ctx, t, `CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`)
+		bundle.exec(ctx, t, `CREATE TRIGGER swallow BEFORE UPDATE ON wallet FOR EACH ROW WHEN (NEW.player_id IN `+bundle.ids(ctx, t, numbered(3))+`) EXECUTE FUNCTION swallow()`)
+		bundle.work(ctx, t)
+		result := bundle.await(ctx, t, bundle.plan(ctx, t), "aborted")
+		require.Equal(t, "invariant", result.AbortReason)
+		require.Contains(t, result.AbortDetail, "of 2 claimed items 2 were credited with 200, but 1 wallets were moved")
+		require.Equal(t, 3, bundle.count(ctx, t, "SELECT count(*) FROM ledger_txn WHERE kind = 'credit'"), "the chunk is rolled back whole")
+		bundle.requireTrueBooks(ctx, t)
+	})
+
 	t.Run("AConnectionThatIsCutInAChunkCreditsNobodyTwice", func(t *testing.T) {
 		t.Parallel()
 

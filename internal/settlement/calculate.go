@@ -38,13 +38,18 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 		if err != nil {
 			return err
 		}
+		since, err := readEffectiveSince(ctx, tx, h.row.Code)
+		if err != nil {
+			return err
+		}
 		counted, err := storeItems(ctx, tx, subject{
-			endsAt:      h.row.SettlementRun.PeriodEndsAt,
-			periodID:    h.row.SettlementRun.PeriodID,
-			programmeID: h.row.ProgrammeID,
-			runID:       h.runID,
-			startsAt:    h.row.StartsAt,
-			terms:       &h.terms,
+			effectiveSince: since,
+			endsAt:         h.row.SettlementRun.PeriodEndsAt,
+			periodID:       h.row.SettlementRun.PeriodID,
+			programmeID:    h.row.ProgrammeID,
+			runID:          h.runID,
+			startsAt:       h.row.StartsAt,
+			terms:          &h.terms,
 		}, *marks.lowest()) // begin saw them complete; they never go back
 		if err != nil {
 			return err

@@ -36,6 +36,17 @@ func TestRunner_Work_Outcomes(t *testing.T) {
 		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
 		require.True(t, strings.HasPrefix(bundle.balances(ctx, t), "p-000=100 p-001=100 "), bundle.balances(ctx, t))
 		require.Equal(t, 10, bundle.count(ctx, t, "SELECT count(*) FROM outbox_event WHERE type = 'wallet.credited.v1'"))
+		// As every event of a wallet: what was moved, what is left, and the wallet's version.
+		require.Equal(t, 10, bundle.count(ctx, t, `
+			SELECT count(*)
+			FROM outbox_event AS event
+			JOIN wallet_balances AS balance ON event.key = balance.player || '/' || balance.currency AND event.key_seq = balance.version
+			JOIN ledger_lines AS line ON line.player = balance.player AND line.kind = 'credit'
+			WHERE event.type = 'wallet.credited.v1'
+				AND event.payload - 'at' = jsonb_build_object(
+					'amount', line.amount::text, 'balance', balance.balance::text, 'currency', balance.currency, 'player', balance.player, 'reference', line.reference)
+				AND (event.payload ->> 'at')::timestamptz = line.at
+				AND event.payload ->> 'at' LIKE '%Z'`))
 		require.Equal(t, 10, bundle.count(ctx, t, "SELECT count(*) FROM settlement_attempt WHERE result = 'credited'"))
 		bundle.requireTrueBooks(ctx, t)
 

@@ -14,6 +14,7 @@ import (
 
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/programme"
+	"truegreen/internal/timewindow"
 )
 
 // playersPerPage is how many players a calculation holds in memory.
@@ -32,12 +33,13 @@ type counted struct {
 
 // subject is what is calculated: whose terms, for which period, on whose behalf.
 type subject struct {
-	endsAt      time.Time
-	periodID    int64 // 0 in a preview
-	programmeID int64
-	runID       int64 // 0 in a preview
-	startsAt    time.Time
-	terms       *programme.Terms
+	effectiveSince timewindow.Day // of the programme, by its first version
+	endsAt         time.Time
+	periodID       int64 // 0 in a preview
+	programmeID    int64
+	runID          int64 // 0 in a preview
+	startsAt       time.Time
+	terms          *programme.Terms
 }
 
 // eachPage works out what everybody whom the terms concern is owed, and hands it to fn page by page, in order of players. Fails with errArithmetic when

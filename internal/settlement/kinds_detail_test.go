@@ -63,6 +63,7 @@ func TestRunner_Work_Lossback(t *testing.T) {
 		bundle.plays(ctx, t, "bounded", 1000, weekEnd(), map[time.Duration]money.Minor{2 * hour: 1000})
 		bundle.apply(ctx, t,
 			activity.Line{Amount: 9000, At: weekEnd().Add(hour), ID: "again", Player: "bounded", Type: activity.TypeDeposit},
+			activity.Line{Amount: 9000, At: weekEnd().Add(-12 * hour), ID: "second", Player: "before", Type: activity.TypeDeposit},
 			activity.Line{At: weekEnd().Add(3 * hour), Category: "slots", ID: "more", Player: "bounded", Stake: 4000, Type: activity.TypeBet},
 			activity.Line{At: weekEnd().Add(3 * hour), Bet: "more", Type: activity.TypeResult},
 		)
@@ -74,6 +75,21 @@ func TestRunner_Work_Lossback(t *testing.T) {
 		require.Equal(t, "across=70:credited atTheEnd=70:credited bounded=100:credited", bundle.credits(ctx, t, result.RunID))
 		result = bundle.settleWeek(ctx, t, week)
 		require.Equal(t, "before=80:credited", bundle.credits(ctx, t, result.RunID), "a first deposit before effective_from has no window")
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("LosesNobodyBetweenTwoVersions", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, terms)
+		bundle.programme(ctx, t, strings.NewReplacer("2026-11-02", "2026-11-09", "rate_ppm: 100000", "rate_ppm: 200000").Replace(terms))
+		bundle.work(ctx, t)
+		// Paid in while the first was in force, the window ends under the second.
+		bundle.plays(ctx, t, "between", 5000, weekEnd().Add(-12*time.Hour), map[time.Duration]money.Minor{time.Hour: 600})
+		bundle.watermarksAt(ctx, t, weekEnd().AddDate(0, 0, 7))
+		require.Equal(t, "between=120:credited", bundle.credits(ctx, t, bundle.settleWeek(ctx, t, nextWeek).RunID))
+		require.Equal(t, "no_eligible", bundle.settleWeek(ctx, t, week).Outcome)
 		bundle.requireTrueBooks(ctx, t)
 	})
 

@@ -25,13 +25,7 @@ type planned struct {
 // with the version that was in force at its start. It needs the versions of one
 // programme, all of which have the same calendar.
 func closedPeriods(versions []Version, now time.Time) ([]planned, error) {
-	var earliest *timewindow.Day
-	for i := range versions {
-		version := &versions[i]
-		if version.ApprovedAt != nil && (earliest == nil || version.Terms.EffectiveFrom.Before(*earliest)) {
-			earliest = &version.Terms.EffectiveFrom
-		}
-	}
+	earliest := effectiveSince(versions)
 	if earliest == nil {
 		return nil, nil
 	}
@@ -48,6 +42,32 @@ func closedPeriods(versions []Version, now time.Time) ([]planned, error) {
 		closed = append(closed, plan(versions, calendar, span))
 	}
 	return closed, nil
+}
+
+// effectiveSince is the first day on which any version of a programme was in force; nil
+// if none is approved.
+func effectiveSince(versions []Version) *timewindow.Day {
+	var earliest *timewindow.Day
+	for i := range versions {
+		version := &versions[i]
+		if version.ApprovedAt != nil && (earliest == nil || version.Terms.EffectiveFrom.Before(*earliest)) {
+			earliest = &version.Terms.EffectiveFrom
+		}
+	}
+	return earliest
+}
+
+// readEffectiveSince is the first day on which a programme that has a run was in force.
+func readEffectiveSince(ctx context.Context, tx pgx.Tx, code string) (timewindow.Day, error) {
+	versions, err := listVersions(ctx, tx, code)
+	if err != nil {
+		return timewindow.Day{}, err
+	}
+	earliest := effectiveSince(versions)
+	if earliest == nil {
+		return timewindow.Day{}, fmt.Errorf("programme %s has no approved version", code)
+	}
+	return *earliest, nil
 }
 
 // plan says how a period is settled; its version is nil when none is in force.

@@ -46,7 +46,7 @@ func (service *Service) Preview(ctx context.Context, code, key string) (*Preview
 			return err
 		}
 		preview = &Preview{PeriodEndsAt: p.span.End, Version: *p.version, Watermarks: marks}
-		return preview.calculate(ctx, tx, p)
+		return preview.calculate(ctx, tx, code, p)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("preview period %s of programme %s: %w", key, code, err)
@@ -79,10 +79,14 @@ func previewed(ctx context.Context, tx pgx.Tx, code, key string) (planned, error
 }
 
 // calculate fills in the counts.
-func (preview *Preview) calculate(ctx context.Context, tx pgx.Tx, p planned) error {
+func (preview *Preview) calculate(ctx context.Context, tx pgx.Tx, code string, p planned) error {
+	since, err := readEffectiveSince(ctx, tx, code)
+	if err != nil {
+		return err
+	}
 	groups := make(map[Reason]*Reason)
-	of := subject{endsAt: p.span.End, programmeID: p.version.programmeID, startsAt: p.span.Start, terms: &p.version.Terms}
-	err := eachPage(ctx, tx, of, func(items []*dbsqlc.SettlementItemInsertParams) error {
+	of := subject{effectiveSince: since, endsAt: p.span.End, programmeID: p.version.programmeID, startsAt: p.span.Start, terms: &p.version.Terms}
+	err = eachPage(ctx, tx, of, func(items []*dbsqlc.SettlementItemInsertParams) error {
 		for _, item := range items {
 			preview.Evaluated++
 			group := Reason{Delivery: valueOr(item.Delivery, ""), Disposition: item.Disposition, Reason: valueOr(item.Reason, "")}
