@@ -167,7 +167,7 @@ func (actions *actions) SettlementApprove(ctx context.Context, decision cli.Sett
 	return actions.settle(ctx, decision, (*settlement.Service).Approve)
 }
 
-// SettlementCancel ends a run that has not begun to pay.
+// SettlementCancel ends a run that has not ended.
 func (actions *actions) SettlementCancel(ctx context.Context, decision cli.SettlementDecision) (cli.SettlementRun, error) {
 	return actions.settle(ctx, decision, (*settlement.Service).Cancel)
 }
@@ -188,6 +188,11 @@ func (actions *actions) settle(
 		}
 		return settlementRun(&result), nil
 	})
+}
+
+// SettlementRetry attempts again what a run left undelivered.
+func (actions *actions) SettlementRetry(ctx context.Context, decision cli.SettlementDecision) (cli.SettlementRun, error) {
+	return actions.settle(ctx, decision, (*settlement.Service).Retry)
 }
 
 // SettlementList lists runs.
@@ -221,6 +226,7 @@ func (actions *actions) SettlementPreview(ctx context.Context, code, period stri
 			Kind:           string(preview.Version.Terms.Kind),
 			Period:         period,
 			Programme:      code,
+			RunKind:        preview.RunKind,
 			TopReasons:     settlementReasons(preview.Reasons),
 			Version:        preview.Version.Number,
 		}
@@ -239,8 +245,23 @@ func (actions *actions) SettlementPreview(ctx context.Context, code, period stri
 // SettlementRun starts the run of a period, or finds it, and waits for it if that
 // is wanted.
 func (actions *actions) SettlementRun(ctx context.Context, request cli.SettlementRequest) (cli.SettlementRun, error) {
+	return actions.start(ctx, request, func(service *settlement.Service) (int64, error) {
+		return service.Plan(ctx, request.Code, request.Period, request.As)
+	})
+}
+
+// SettlementAdjust adjusts a period, and waits for the run if that is wanted.
+func (actions *actions) SettlementAdjust(ctx context.Context, request cli.SettlementRequest) (cli.SettlementRun, error) {
+	return actions.start(ctx, request, func(service *settlement.Service) (int64, error) {
+		return service.Adjust(ctx, settlement.Adjustment{By: request.As, Code: request.Code, Key: request.Period, Reason: request.Reason})
+	})
+}
+
+func (actions *actions) start(
+	ctx context.Context, request cli.SettlementRequest, plan func(service *settlement.Service) (int64, error),
+) (cli.SettlementRun, error) {
 	return withSettlement(ctx, actions, func(service *settlement.Service) (cli.SettlementRun, error) {
-		runID, err := service.Plan(ctx, request.Code, request.Period, request.As)
+		runID, err := plan(service)
 		if err != nil {
 			if fault.Is(err, fault.KindInvalid) {
 				err = cli.WrongUsage(err)
@@ -377,6 +398,7 @@ func settlementRun(result *settlement.Result) cli.SettlementRun {
 		Kind:           result.Kind,
 		MaxAttempts:    result.MaxAttempts,
 		Outcome:        result.Outcome,
+		ParentRunID:    result.ParentRunID,
 		Pending:        orZero(result.Pending),
 		Period:         result.Period,
 		Programme:      result.Programme,

@@ -161,39 +161,14 @@ func TestFindings_Tolerate(t *testing.T) {
 			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
 			UPDATE settlement_item SET player_id = {player alice} WHERE id = {item partial/gina}`,
 		},
-		{
-			"AnAdjustmentThatPaysTheDifference", `
-			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
-			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
-			UPDATE settlement_run SET kind = 'adjustment' WHERE id = {run delivering};
-			UPDATE settlement_item SET player_id = {player alice}, adj = 1, amount_minor = amount_minor - (SELECT amount_minor FROM settlement_item WHERE id = {item delivering/alice}) WHERE id = {item delivering/bob};
-			UPDATE settlement_run SET eligible_minor = (SELECT sum(amount_minor) FROM settlement_item WHERE run_id = {run delivering}) WHERE id = {run delivering}`,
-		},
-		{
-			"AnAdjustmentOfAVoidedClaim", `
-			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
-			UPDATE settlement_run SET kind = 'adjustment' WHERE id = {run awaiting_approval};
-			UPDATE settlement_item SET adj = 1 WHERE id = {item awaiting_approval/bob}`,
-		},
-		{
-			"AnAdjustmentOfAWithheldClaim", `
-			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
-			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
-			UPDATE settlement_run SET kind = 'adjustment' WHERE id = {run partial};
-			UPDATE settlement_item SET adj = 1, player_id = {player erin} WHERE id = {item partial/dave}`,
-		},
+		{"ABudgetThatIsUsedUp", `UPDATE programme_version SET rules = rules || '{"budget": {"limit": 13050, "window": "monthly"}}'`},
+		{"ABudgetOfSmallerWindows", `UPDATE programme_version SET rules = rules || '{"budget": {"limit": 11000, "window": "weekly"}}'`},
 		{
 			"AnEventOfACreditThatIsNoSettlement", `
 			INSERT INTO outbox_event (stream, shard, key, key_seq, type, payload)
 			SELECT stream, shard, key, 99, type, payload || '{"reference": "convert/x"}' FROM outbox_event WHERE payload ->> 'reference' = '{ref partial/alice}';
 			INSERT INTO outbox_delivery (id, created_at, key, place, shard, stream)
 			SELECT id, created_at, key, id, shard, stream FROM outbox_event WHERE id NOT IN (SELECT id FROM outbox_delivery)`,
-		},
-		{
-			"AnAdjustmentThatIsRefused", `
-			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
-			UPDATE settlement_run SET kind = 'adjustment', eligible_minor = 0, num_eligible = 0, num_excluded = 1 WHERE id = {run awaiting_approval};
-			UPDATE settlement_item SET adj = 1, amount_minor = 0, delivery = NULL, disposition = 'excluded', reason = 'overpaid' WHERE id = {item awaiting_approval/bob}`,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

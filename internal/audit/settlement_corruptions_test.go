@@ -37,11 +37,10 @@ func itemCorruptions() []corruption {
 		},
 		{
 			"TwoUndeliveredAdjustments", `
-			ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
 			ALTER TABLE settlement_item DROP CONSTRAINT settlement_item_run_id_player_id_key;
 			UPDATE settlement_run SET eligible_minor = eligible_minor - (SELECT amount_minor FROM settlement_item WHERE id = {item delivering/bob}), kind = 'adjustment' WHERE id = {run delivering};
 			UPDATE settlement_item SET adj = 1, amount_minor = amount_minor - (SELECT amount_minor FROM settlement_item WHERE id = {item delivering/bob}), player_id = {player bob} WHERE id = {item delivering/hank}`,
-			[]string{once + "bob/KRW"}, "2 undelivered items",
+			append(amount("delivering", "hank"), once+"bob/KRW"), "2 undelivered items",
 		},
 
 		{"ABasisThatIsAMillionthOff", item("all_delivered/alice", "basis_minor = basis_minor + 0.000001"), basis("all_delivered", "alice"), "basis is 40011.600001, its inputs make 40011600000"},
@@ -96,11 +95,13 @@ func itemCorruptions() []corruption {
 			reason("awaiting_approval", "bob"), "reason is overpaid, it should be none",
 		},
 		{
-			"AnAdjustmentRefusedForAnotherReason", "ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;" +
-				item("awaiting_approval/bob", "adj = 1, amount_minor = 0, delivery = NULL, disposition = 'excluded', reason = 'winner'") +
+			"AnAdjustmentRefusedForAnotherReason",
+			item("awaiting_approval/bob", "adj = 1, amount_minor = 0, delivery = NULL, disposition = 'excluded', reason = 'winner'") +
 				"UPDATE settlement_run SET eligible_minor = 0, kind = 'adjustment', num_eligible = 0, num_excluded = 1 WHERE id = {run awaiting_approval}",
 			reason("awaiting_approval", "bob"), "reason is winner, it should be none",
 		},
+		{"AnOverspentBudget", rules(`{"budget": {"limit": 13049, "window": "monthly"}}`), []string{"audit_settlement_budget: *"}, "it brought what was paid in the month of its period to 13050, its terms allow 13049"},
+		{"ABudgetOfAnUnknownWindow", rules(`{"budget": {"limit": 13050, "window": "yearly"}}`), []string{"audit_settlement_budget: *"}, "its terms have a budget whose window this audit does not know"},
 		{"AReasonThatDoesNotApply", rules(`{"min_payout": 55}`), reason("partial", "gina"), "reason is below_min, it should be none"},
 		{"InputsWithoutStatus", item("all_delivered/alice", "inputs = inputs - 'status'"), reason("all_delivered", "alice"), "it should be unknown without a status"},
 	}

@@ -39,6 +39,20 @@ func reasonFlag(command *cobra.Command, reason *string) {
 	command.Flags().StringVar(reason, "reason", "", "why; recorded (required)")
 }
 
+// optionalReasonFlag adds a --reason that may be left out.
+func optionalReasonFlag(command *cobra.Command, reason *string) {
+	command.Flags().StringVar(reason, "reason", "", "why; recorded")
+}
+
+// checkOptionalReason trims the value of --reason, which may be empty. Every error
+// counts as wrong usage.
+func checkOptionalReason(reason *string) error {
+	if *reason = strings.TrimSpace(*reason); *reason == "" {
+		return nil
+	}
+	return checkReason(reason)
+}
+
 // checkReason trims the value of --reason. Every error counts as wrong usage.
 func checkReason(reason *string) error {
 	*reason = strings.TrimSpace(*reason)

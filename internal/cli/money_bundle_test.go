@@ -45,6 +45,10 @@ func (fake *fakeActions) SettlementAcknowledge(_ context.Context, decision cli.S
 	return fake.run, fake.call("acknowledge %+v", decision)
 }
 
+func (fake *fakeActions) SettlementAdjust(_ context.Context, request cli.SettlementRequest) (cli.SettlementRun, error) {
+	return fake.run, fake.call("adjust %s %s as %s because %q, wait %t %s", request.Code, request.Period, request.As, request.Reason, request.Wait, request.Timeout)
+}
+
 func (fake *fakeActions) SettlementApprove(_ context.Context, decision cli.SettlementDecision) (cli.SettlementRun, error) {
 	return fake.run, fake.call("approve %+v", decision)
 }
@@ -72,6 +76,10 @@ func (fake *fakeActions) SettlementPreview(_ context.Context, code, period strin
 
 func (fake *fakeActions) SettlementReject(_ context.Context, decision cli.SettlementDecision) (cli.SettlementRun, error) {
 	return fake.run, fake.call("reject %+v", decision)
+}
+
+func (fake *fakeActions) SettlementRetry(_ context.Context, decision cli.SettlementDecision) (cli.SettlementRun, error) {
+	return fake.run, fake.call("retry %+v", decision)
 }
 
 func (fake *fakeActions) SettlementRun(_ context.Context, request cli.SettlementRequest) (cli.SettlementRun, error) {

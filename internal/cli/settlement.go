@@ -22,7 +22,7 @@ func (p *program) settlementCommand() *cobra.Command {
 		Short: "Runs settlements and looks after their runs",
 	},
 		p.settlementListCommand(), p.settlementPreviewCommand(), p.settlementRunCommand(), p.settlementShowCommand(),
-		p.settlementExplainCommand(), p.settlementExportCommand(),
+		p.settlementAdjustCommand(), p.settlementExplainCommand(), p.settlementExportCommand(),
 		p.decisionCommand(decision{
 			act:  SettlementActions.SettlementApprove,
 			done: "approved",
@@ -33,6 +33,19 @@ owes, the run is aborted, nobody is paid, and the exit code is 4.`,
 			mayAbort: true,
 			short:    "Lets a run deliver",
 			verb:     "approve",
+		}),
+		p.decisionCommand(decision{
+			act:  SettlementActions.SettlementRetry,
+			done: "retried by",
+			long: `Starts a run that attempts again what a run that is over, or was aborted while it
+paid, left undelivered, and nothing else. The outcome of the retried run stays what it
+was; once nothing of it is undelivered, it counts as acknowledged. The new run waits
+for approval like every run that pays, unless its programme approves such amounts by
+itself, and reserves its budget anew; with too little, it is aborted and the exit code
+is 4.`,
+			mayAbort: true,
+			short:    "Attempts again what a run left undelivered",
+			verb:     "retry",
 		}),
 		p.decisionCommand(decision{
 			act:  SettlementActions.SettlementReject,
@@ -46,8 +59,9 @@ period starts by itself.`,
 		p.decisionCommand(decision{
 			act:  SettlementActions.SettlementCancel,
 			done: "cancelled",
-			long: `Aborts a run that is not over. What it has credited stays credited, and no other
-run of the period starts by itself.`,
+			long: `Aborts a run that is not over. What it has credited stays credited: truegreen
+settlement retry goes on with a run that had begun to pay. Of one that had not, no
+other run of the period starts by itself.`,
 			needsReason: true,
 			short:       "Aborts a run that is not over",
 			verb:        "cancel",
@@ -128,8 +142,12 @@ func (p *program) decisionCommand(d decision) *cobra.Command {
 		Args:  namedArgs("RUN_ID"),
 	}
 	p.asFlag(command, &decided.As)
+	check := checkOptionalReason
 	if d.needsReason {
 		reasonFlag(command, &decided.Reason)
+		check = checkReason
+	} else {
+		optionalReasonFlag(command, &decided.Reason)
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, args []string) error {
@@ -140,10 +158,8 @@ func (p *program) decisionCommand(d decision) *cobra.Command {
 		if err := checkAs(&decided.As); err != nil {
 			return err
 		}
-		if d.needsReason {
-			if err := checkReason(&decided.Reason); err != nil {
-				return err
-			}
+		if err := check(&decided.Reason); err != nil {
+			return err
 		}
 		run, err := d.act(p.Actions, ctx, decided)
 		if err != nil {

@@ -13,6 +13,10 @@ type SettlementActions interface {
 	// not deliver.
 	SettlementAcknowledge(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
 
+	// SettlementAdjust starts a run of a settled period for what came after it was
+	// settled, and returns it; waiting is as of SettlementRun.
+	SettlementAdjust(ctx context.Context, request SettlementRequest) (SettlementRun, error)
+
 	// SettlementApprove lets a run that was calculated deliver. Its maker may not.
 	SettlementApprove(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
 
@@ -35,6 +39,10 @@ type SettlementActions interface {
 	// SettlementReject aborts a run that awaits approval.
 	SettlementReject(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
 
+	// SettlementRetry starts a run that attempts again what a run that is over left
+	// undelivered, and returns the new run.
+	SettlementRetry(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
+
 	// SettlementRun starts the run of a period, unless it has one that is not
 	// aborted, and returns it. If the request says to wait, it returns when the run
 	// is over, when it waits for inputs or approval, or, with the run as it stands
@@ -49,7 +57,7 @@ type SettlementActions interface {
 // SettlementDecision is what somebody decides about a run.
 type SettlementDecision struct {
 	As     string // who decides; never empty
-	Reason string // empty only for approvals
+	Reason string // may be empty for approvals and retries
 	RunID  int64  // above 0
 }
 
@@ -59,7 +67,7 @@ type SettlementFilter struct {
 	Programme string // a programme's code; empty for all
 }
 
-// SettlementRequest asks for the run of one period.
+// SettlementRequest asks for a run of one period.
 type SettlementRequest struct {
 	As     string // who wants it; never empty
 	Code   string // the programme's; never empty
@@ -69,6 +77,7 @@ type SettlementRequest struct {
 	// call at a time, and not after the action has returned. Nil without Wait.
 	Progress func(SettlementRun)
 
+	Reason  string        // of an adjustment; may be empty
 	Timeout time.Duration // how long to wait; 0 means as long as it takes
 	Wait    bool
 }
@@ -96,7 +105,8 @@ type SettlementRun struct {
 	FinishedAt     *time.Time `json:"finished_at"` // nil until it is over
 	Kind           string     `json:"kind"`        // the programme's, such as cashback
 	MaxAttempts    int        `json:"max_attempts"`
-	Outcome        string     `json:"outcome"` // empty until it is done
+	Outcome        string     `json:"outcome"`       // empty until it is done
+	ParentRunID    int64      `json:"parent_run_id"` // whose undelivered items a retry attempts; 0 for none
 	Pending        int64      `json:"pending"`
 	Period         string     `json:"period"` // such as 2026-W45
 	Programme      string     `json:"programme"`
@@ -145,6 +155,7 @@ type SettlementPreview struct {
 	Kind           string                `json:"kind"` // the programme's, such as cashback
 	Period         string                `json:"period"`
 	Programme      string                `json:"programme"`
+	RunKind        string                `json:"run_kind"`    // regular, or adjustment of a settled period
 	TopReasons     []SettlementReason    `json:"top_reasons"` // the most items first
 	Version        int                   `json:"version"`     // the programme's
 	Watermarks     []SettlementWatermark `json:"watermarks"`  // one per input that the basis needs

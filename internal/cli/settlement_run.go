@@ -31,16 +31,49 @@ const (
 )
 
 func (p *program) settlementRunCommand() *cobra.Command {
+	return p.periodCommand(SettlementActions.SettlementRun, periodAct{
+		long: `Starts the run of a period that is due, such as 2026-11-02, 2026-W45 or 2026-11,
+unless it has one that was not aborted, and prints it. A settled period is not
+settled again. A run that was aborted while it paid is gone on with by
+truegreen settlement retry. Workers do the run; with --wait, this command waits
+until the run is over, or until it stands still for want of inputs or approval.
+`,
+		short: "Runs the settlement of a period, or tells what became of it",
+		verb:  "run",
+	})
+}
+
+func (p *program) settlementAdjustCommand() *cobra.Command {
+	return p.periodCommand(SettlementActions.SettlementAdjust, periodAct{
+		long: `Starts a run of a settled period, for bets and payments of it that came after it was
+settled. It works out everybody again by the terms of the period's run, and pays what
+is owed beyond what was paid; nothing is taken back. truegreen settlement preview
+tells what it would come to. Workers do the run; with --wait, this command waits until
+the run is over, or until it stands still for want of approval.
+`,
+		short:       "Pays what late bets and payments add to a settled period",
+		takesReason: true,
+		verb:        "adjust",
+	})
+}
+
+// periodAct is one of the commands that start a run of a period.
+type periodAct struct {
+	long        string
+	short       string
+	takesReason bool
+	verb        string
+}
+
+func (p *program) periodCommand(
+	start func(SettlementActions, context.Context, SettlementRequest) (SettlementRun, error), act periodAct,
+) *cobra.Command {
 	var asJSON bool
 	var request SettlementRequest
 	command := &cobra.Command{
-		Use:   "run CODE PERIOD [flags]",
-		Short: "Runs the settlement of a period, or tells what became of it",
-		Long: `Starts the run of a period that is due, such as 2026-11-02, 2026-W45 or 2026-11,
-unless it has one that was not aborted, and prints it. A settled period is not
-settled again. Workers do the run; with --wait, this command waits until the run
-is over, or until it stands still for want of inputs or approval.
-
+		Use:   act.verb + " CODE PERIOD [flags]",
+		Short: act.short,
+		Long: act.long + `
 Exit code 0: delivered in full, nobody was eligible, or all was withheld; without
 --wait, also a run that is not over. 2: no credit was delivered. 3: some were not.
 4: aborted. 5: with --wait, it lacks inputs or approval. 1: any other failure,
@@ -48,11 +81,17 @@ such as that --timeout has passed.`,
 		Args: namedArgs("CODE", "PERIOD"),
 	}
 	p.asFlag(command, &request.As)
+	if act.takesReason {
+		optionalReasonFlag(command, &request.Reason)
+	}
 	command.Flags().DurationVar(&request.Timeout, "timeout", 0, "how long to wait, such as 10m; without it, as long as it takes")
 	command.Flags().BoolVar(&request.Wait, "wait", false, "wait for the run")
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, args []string) error {
 		if err := checkAs(&request.As); err != nil {
+			return err
+		}
+		if err := checkOptionalReason(&request.Reason); err != nil {
 			return err
 		}
 		if err := checkTimeout(command, request); err != nil {
@@ -62,7 +101,7 @@ such as that --timeout has passed.`,
 		if request.Wait {
 			request.Progress = p.showProgress
 		}
-		run, err := p.Actions.SettlementRun(ctx, request)
+		run, err := start(p.Actions, ctx, request)
 		if err != nil && !stoppedWaiting(run, err) {
 			return err
 		}

@@ -63,6 +63,22 @@ func TestExecute_SettlementRunExitCodes(t *testing.T) {
 	}
 }
 
+func TestExecute_SettlementAdjust(t *testing.T) {
+	t.Parallel()
+
+	bundle := setup(t)
+	bundle.actions.run = sampleRunIn("planned", "")
+	bundle.actions.run.RunKind = "adjustment"
+	require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "adjust", "weekly-cashback", "2026-W45", "--reason=late feed", "--as=bo"), bundle.errOut.String())
+	require.Equal(t, []string{`adjust weekly-cashback 2026-W45 as bo because "late feed", wait false 0s`}, bundle.actions.calls)
+	require.Equal(t, "run 12 (adjustment) of weekly-cashback 2026-W45: planned\n  next: truegreen settlement show 12\n", bundle.out.String())
+
+	bundle = setup(t)
+	bundle.actions.run = sampleRun()
+	require.Equal(t, cli.ExitPartial, bundle.run(t, "settlement", "adjust", "weekly-cashback", "2026-W45", "--wait", "--timeout=10m"))
+	require.Equal(t, []string{`adjust weekly-cashback 2026-W45 as cli:ana because "", wait true 10m0s`}, bundle.actions.calls)
+}
+
 func TestExecute_SettlementRun(t *testing.T) {
 	t.Parallel()
 
@@ -80,12 +96,15 @@ func TestExecute_SettlementRun(t *testing.T) {
 				out: "run 12 of weekly-cashback 2026-W45: done/partial; " +
 					"1203 evaluated, 1003 eligible, 990 credited, 10 failed, 3 withheld, 200 excluded; " +
 					"eligible 1250000 KRW, credited 1234500 KRW, failed 15500 KRW (minor units)\n" +
+					"  next: truegreen settlement retry 12\n" +
 					"  next: truegreen settlement acknowledge 12 --reason TEXT\n" +
 					"  next: truegreen settlement show 12\n",
 			},
 			"PartialAcknowledged": {
-				change: func(run *cli.SettlementRun) { run.AcknowledgedAt, run.RunKind = run.FinishedAt, "retry" },
-				out: "run 12 (retry) of weekly-cashback 2026-W45: done/partial; " +
+				change: func(run *cli.SettlementRun) {
+					run.AcknowledgedAt, run.ParentRunID, run.RunKind = run.FinishedAt, 7, "retry"
+				},
+				out: "run 12 (retry of run 7) of weekly-cashback 2026-W45: done/partial; " +
 					"1203 evaluated, 1003 eligible, 990 credited, 10 failed, 3 withheld, 200 excluded; " +
 					"eligible 1250000 KRW, credited 1234500 KRW, failed 15500 KRW (minor units)\n" +
 					"  next: truegreen settlement show 12\n",
@@ -95,7 +114,17 @@ func TestExecute_SettlementRun(t *testing.T) {
 				out: "run 12 of weekly-cashback 2026-W45: done/none_delivered; " +
 					"0 evaluated, 1 eligible, 0 credited, 0 failed, 0 withheld, 0 excluded; " +
 					"eligible 0 KRW, credited 0 KRW, failed 0 KRW (minor units)\n" +
+					"  next: truegreen settlement retry 12\n" +
 					"  next: truegreen settlement acknowledge 12 --reason TEXT\n" +
+					"  next: truegreen settlement show 12\n",
+			},
+			"AbortedWhileItPaid": {
+				change: func(run *cli.SettlementRun) {
+					*run = sampleRunIn("aborted", "")
+					run.AbortReason, run.StartedAt = "cancelled", new(time.Date(2026, 11, 9, 2, 0, 0, 0, time.UTC))
+				},
+				out: "run 12 of weekly-cashback 2026-W45: aborted/cancelled\n" +
+					"  next: truegreen settlement retry 12\n" +
 					"  next: truegreen settlement show 12\n",
 			},
 			"AwaitingApproval": {
@@ -222,6 +251,6 @@ const sampleRunJSON = `
 	"abort_detail": "", "abort_reason": "", "acknowledged_at": null, "approved_by": "bo", "attempt": 2, "created_by": "cli:ana",
 	"credited": 990, "credited_amount": "1234500", "currency": "KRW", "deadline": null, "eligible": 1003, "eligible_amount": "1250000",
 	"evaluated": 1203, "excluded": 200, "failed": 10, "failed_amount": "15500", "finished_at": "2026-11-09T02:10:05.0000006Z",
-	"kind": "cashback", "max_attempts": 6, "outcome": "partial", "pending": 0, "period": "2026-W45", "programme": "weekly-cashback",
+	"kind": "cashback", "max_attempts": 6, "outcome": "partial", "parent_run_id": 0, "pending": 0, "period": "2026-W45", "programme": "weekly-cashback",
 	"run_id": 12, "run_kind": "regular", "started_at": "2026-11-09T11:00:00+09:00", "state": "done", "version": 3, "waits_for": "",
 	"withheld": 3`

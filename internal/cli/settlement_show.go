@@ -73,8 +73,8 @@ func (p *program) settlementPreviewCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "preview CODE PERIOD [flags]",
 		Short: "Prints what the run of a period would come to; books nothing",
-		Long: `Calculates a period as its run would, prints what it comes to, and books nothing.
-As long as an input has not sent everything, the run may come to something else.`,
+		Long: `Calculates a period as its run would, or as an adjustment would if it has been
+settled, prints what it comes to, and books nothing. As long as an input has not sent everything, the run may come to something else.`,
 		Args: namedArgs("CODE", "PERIOD"),
 	}
 	jsonFlag(command, &asJSON)
@@ -94,8 +94,12 @@ As long as an input has not sent everything, the run may come to something else.
 
 func (preview SettlementPreview) text() string {
 	var text strings.Builder
-	_, _ = fmt.Fprintf(&text, "preview of %s %s (%s, version %d): %d evaluated, %d eligible, %d excluded; eligible %s (minor units)\n",
-		preview.Programme, preview.Period, preview.Kind, preview.Version,
+	kind := ""
+	if preview.RunKind == "adjustment" {
+		kind = "an adjustment of "
+	}
+	_, _ = fmt.Fprintf(&text, "preview of %s%s %s (%s, version %d): %d evaluated, %d eligible, %d excluded; eligible %s (minor units)\n",
+		kind, preview.Programme, preview.Period, preview.Kind, preview.Version,
 		preview.Evaluated, preview.Eligible, preview.Excluded, amount(preview.EligibleAmount, preview.Currency))
 	text.WriteString("nothing was booked\n")
 

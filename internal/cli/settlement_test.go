@@ -63,7 +63,9 @@ func TestExecute_SettlementDecisions(t *testing.T) {
 	}{
 		"Acknowledge": {[]string{"acknowledge", "12", "--reason= known "}, "acknowledge {As:cli:ana Reason:known RunID:12}", "acknowledged"},
 		"Approve":     {[]string{"approve", "12", "--as=bo"}, "approve {As:bo Reason: RunID:12}", "approved"},
+		"ApproveWhy":  {[]string{"approve", "12", "--as=bo", "--reason=looks right"}, "approve {As:bo Reason:looks right RunID:12}", "approved"},
 		"Cancel":      {[]string{"cancel", "12", "--reason=wrong feed", "--as=bo"}, "cancel {As:bo Reason:wrong feed RunID:12}", "cancelled"},
+		"Retry":       {[]string{"retry", "12", "--as=bo", "--reason= thawed "}, "retry {As:bo Reason:thawed RunID:12}", "retried by"},
 		"Reject":      {[]string{"reject", "9223372036854775807", "--reason=too much"}, "reject {As:cli:ana Reason:too much RunID:9223372036854775807}", "rejected"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,6 +124,7 @@ func TestExecute_SettlementShow(t *testing.T) {
 		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12"), "what it came to is told, not returned")
 		require.Equal(t, []string{"show 12"}, bundle.actions.calls)
 		require.Equal(t, `run 12 of weekly-cashback 2026-W45: done/partial; 1203 evaluated, 1003 eligible, 990 credited, 10 failed, 3 withheld, 200 excluded; eligible 1250000 KRW, credited 1234500 KRW, failed 15500 KRW (minor units)
+  next: truegreen settlement retry 12
   next: truegreen settlement acknowledge 12 --reason TEXT
 
 programme     weekly-cashback version 3 (cashback)
@@ -183,7 +186,7 @@ func TestExecute_SettlementPreview(t *testing.T) {
 
 	preview := cli.SettlementPreview{
 		Currency: "KRW", Eligible: 1003, EligibleAmount: 1250000, Evaluated: 1203, Excluded: 200, Kind: "cashback", Period: "2026-W45",
-		Programme: "weekly-cashback", Version: 3,
+		Programme: "weekly-cashback", RunKind: "regular", Version: 3,
 		TopReasons: []cli.SettlementReason{{Disposition: "excluded", NumItems: 200, Reason: "winner"}},
 		Watermarks: []cli.SettlementWatermark{
 			{At: new(time.Date(2026, 11, 9, 1, 0, 0, 0, time.UTC)), Needed: time.Date(2026, 11, 9, 0, 0, 0, 0, time.UTC), Reached: true, Source: "bets"},
@@ -210,6 +213,16 @@ excluded     -         winner  200    0 KRW
 `, bundle.out.String())
 	})
 
+	t.Run("SaysWhatItIsOfASettledPeriod", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.preview = preview
+		bundle.actions.preview.RunKind = "adjustment"
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "weekly-cashback", "2026-W45"))
+		require.Contains(t, bundle.out.String(), "preview of an adjustment of weekly-cashback 2026-W45 (cashback, version 3)")
+	})
+
 	t.Run("PrintsJSON", func(t *testing.T) {
 		t.Parallel()
 
@@ -218,7 +231,7 @@ excluded     -         winner  200    0 KRW
 		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "weekly-cashback", "2026-W45", "--json"))
 		require.JSONEq(t, `{
 			"currency": "KRW", "eligible": 1003, "eligible_amount": "1250000", "evaluated": 1203, "excluded": 200, "kind": "cashback",
-			"period": "2026-W45", "programme": "weekly-cashback", "version": 3,
+			"period": "2026-W45", "programme": "weekly-cashback", "run_kind": "regular", "version": 3,
 			"top_reasons": [{"amount": "0", "delivery": "", "disposition": "excluded", "num_items": 200, "reason": "winner"}],
 			"watermarks": [
 				{"at": "2026-11-09T01:00:00Z", "needed": "2026-11-09T00:00:00Z", "reached": true, "source": "bets"},
@@ -246,7 +259,6 @@ func TestExecute_SettlementWrongUsage(t *testing.T) {
 		"ApproveAsNobody":     {[]string{"approve", "1", "--as= "}, "--as must be given, with 1 to 200 characters, got 0"},
 		"ApproveMinus":        {[]string{"approve", "--", "-1"}, "RUN_ID" + number + `"-1"`},
 		"ApproveNothing":      {[]string{"approve"}, "approve takes one RUN_ID, got 0"},
-		"ApproveWithReason":   {[]string{"approve", "1", "--reason=x"}, "unknown flag: --reason"},
 		"CancelNoReason":      {[]string{"cancel", "1", "--reason= "}, reason + "0"},
 		"ListEmptyProgramme":  {[]string{"list", "--programme="}, "--programme must not be empty; leave it out for all"},
 		"ListLimitLarge":      {[]string{"list", "--limit=1001"}, "--limit must be from 1 to 1000, got 1001"},

@@ -18,6 +18,9 @@ func (run SettlementRun) title() string {
 	if run.RunKind != "" && run.RunKind != "regular" {
 		kind = " (" + run.RunKind + ")"
 	}
+	if run.ParentRunID != 0 {
+		kind = fmt.Sprintf(" (%s of run %d)", run.RunKind, run.ParentRunID)
+	}
 	return fmt.Sprintf("run %d%s of %s %s", run.RunID, kind, run.Programme, run.Period)
 }
 
@@ -86,7 +89,9 @@ func (run SettlementRun) decisions() string {
 	case run.State == stateAwaitingApproval:
 		return nextStep("settlement approve %d --as SOMEBODY-ELSE", run.RunID)
 	case run.State == stateDone && undelivered && run.AcknowledgedAt == nil:
-		return nextStep("settlement acknowledge %d --reason TEXT", run.RunID)
+		return nextStep("settlement retry %d", run.RunID) + nextStep("settlement acknowledge %d --reason TEXT", run.RunID)
+	case run.State == stateAborted && run.StartedAt != nil:
+		return nextStep("settlement retry %d", run.RunID)
 	default:
 		return ""
 	}

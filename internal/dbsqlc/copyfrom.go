@@ -29,12 +29,14 @@ func (r *iteratorForSettlementItemInsert) Next() bool {
 
 func (r iteratorForSettlementItemInsert) Values() ([]interface{}, error) {
 	return []interface{}{
+		r.rows[0].Adj,
 		r.rows[0].AmountMinor,
 		r.rows[0].BasisMinor,
 		r.rows[0].CappedMinor,
 		r.rows[0].Currency,
 		r.rows[0].Delivery,
 		r.rows[0].Disposition,
+		r.rows[0].EntitledMinor,
 		r.rows[0].GrossMinor,
 		r.rows[0].Inputs,
 		r.rows[0].PeriodID,
@@ -53,5 +55,5 @@ func (r iteratorForSettlementItemInsert) Err() error {
 
 // SettlementItemInsert adds what a calculation found.
 func (q *Queries) SettlementItemInsert(ctx context.Context, db DBTX, arg []*SettlementItemInsertParams) (int64, error) {
-	return db.CopyFrom(ctx, []string{"settlement_item"}, []string{"amount_minor", "basis_minor", "capped_minor", "currency", "delivery", "disposition", "gross_minor", "inputs", "period_id", "player_id", "rate_ppm", "reason", "run_id", "tier_from", "tier_value"}, &iteratorForSettlementItemInsert{rows: arg})
+	return db.CopyFrom(ctx, []string{"settlement_item"}, []string{"adj", "amount_minor", "basis_minor", "capped_minor", "currency", "delivery", "disposition", "entitled_minor", "gross_minor", "inputs", "period_id", "player_id", "rate_ppm", "reason", "run_id", "tier_from", "tier_value"}, &iteratorForSettlementItemInsert{rows: arg})
 }

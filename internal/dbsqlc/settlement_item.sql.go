@@ -38,7 +38,7 @@ SELECT
     count(*) FILTER (WHERE item.delivery = 'failed' AND item.failure_class NOT IN ('permanent', 'poison')) AS num_failed_for_now,
     count(*) FILTER (WHERE item.delivery = 'pending') AS num_pending,
     count(*) FILTER (WHERE item.delivery = 'withheld') AS num_withheld
-FROM settlement_item AS item
+FROM settlement_run_items AS item
 WHERE item.run_id = $1
 `
 
@@ -55,7 +55,7 @@ type SettlementItemCountRow struct {
 	NumWithheld     int64
 }
 
-// SettlementItemCount counts the items of a run by what became of them.
+// SettlementItemCount counts the items that a run is about by what became of them.
 func (q *Queries) SettlementItemCount(ctx context.Context, db DBTX, arg *SettlementItemCountParams) (*SettlementItemCountRow, error) {
 	row := db.QueryRow(ctx, settlementItemCount, arg.RunID)
 	var i SettlementItemCountRow
@@ -110,6 +110,7 @@ SELECT
     item.currency,
     coalesce(CASE WHEN item.voided_at IS NULL THEN item.delivery ELSE 'void' END, '')::text AS delivery,
     item.disposition,
+    item.entitled_minor,
     coalesce(item.failure_code, '')::text AS failure_code,
     item.gross_minor,
     item.inputs,
@@ -140,24 +141,25 @@ type SettlementItemExplainParams struct {
 }
 
 type SettlementItemExplainRow struct {
-	Adj         int32
-	AmountMinor int64
-	BasisMinor  pgtype.Numeric
-	CappedMinor int64
-	Currency    string
-	Delivery    string
-	Disposition string
-	FailureCode string
-	GrossMinor  int64
-	Inputs      json.RawMessage
-	RatePpm     int32
-	Reason      string
-	Reference   string
-	RunID       int64
-	TierFrom    *int64
-	TierValue   pgtype.Numeric
-	Rules       json.RawMessage
-	Version     int32
+	Adj           int32
+	AmountMinor   int64
+	BasisMinor    pgtype.Numeric
+	CappedMinor   int64
+	Currency      string
+	Delivery      string
+	Disposition   string
+	EntitledMinor int64
+	FailureCode   string
+	GrossMinor    int64
+	Inputs        json.RawMessage
+	RatePpm       int32
+	Reason        string
+	Reference     string
+	RunID         int64
+	TierFrom      *int64
+	TierValue     pgtype.Numeric
+	Rules         json.RawMessage
+	Version       int32
 }
 
 // SettlementItemExplain returns what the runs of a period found one player to be owed,
@@ -179,6 +181,7 @@ func (q *Queries) SettlementItemExplain(ctx context.Context, db DBTX, arg *Settl
 			&i.Currency,
 			&i.Delivery,
 			&i.Disposition,
+			&i.EntitledMinor,
 			&i.FailureCode,
 			&i.GrossMinor,
 			&i.Inputs,
@@ -207,7 +210,7 @@ SET
     delivery = 'failed',
     failure_class = 'transient',
     failure_code = $1::text
-WHERE run_id = $2
+WHERE run_id = (SELECT coalesce(run.parent_id, run.id) FROM settlement_run AS run WHERE run.id = $2)
     AND delivery = 'pending'
 `
 
@@ -226,21 +229,23 @@ func (q *Queries) SettlementItemFailPending(ctx context.Context, db DBTX, arg *S
 }
 
 type SettlementItemInsertParams struct {
-	AmountMinor int64
-	BasisMinor  pgtype.Numeric
-	CappedMinor int64
-	Currency    string
-	Delivery    *string
-	Disposition string
-	GrossMinor  int64
-	Inputs      json.RawMessage
-	PeriodID    int64
-	PlayerID    int64
-	RatePpm     int32
-	Reason      *string
-	RunID       int64
-	TierFrom    *int64
-	TierValue   pgtype.Numeric
+	Adj           int32
+	AmountMinor   int64
+	BasisMinor    pgtype.Numeric
+	CappedMinor   int64
+	Currency      string
+	Delivery      *string
+	Disposition   string
+	EntitledMinor int64
+	GrossMinor    int64
+	Inputs        json.RawMessage
+	PeriodID      int64
+	PlayerID      int64
+	RatePpm       int32
+	Reason        *string
+	RunID         int64
+	TierFrom      *int64
+	TierValue     pgtype.Numeric
 }
 
 const settlementItemReasons = `-- name: SettlementItemReasons :many
@@ -251,7 +256,7 @@ SELECT
     coalesce(item.failure_class, '')::text AS failure_class,
     count(*) AS num_items,
     sum(item.amount_minor)::bigint AS amount_minor
-FROM settlement_item AS item
+FROM settlement_run_items AS item
 WHERE item.run_id = $1
 GROUP BY 1, 2, 3, 4
 ORDER BY num_items DESC, 1, 2, 3, 4
@@ -272,8 +277,8 @@ type SettlementItemReasonsRow struct {
 	AmountMinor  int64
 }
 
-// SettlementItemReasons counts the items of a run by disposition, delivery and
-// reason, the largest groups first.
+// SettlementItemReasons counts the items that a run is about by disposition, delivery
+// and reason, the largest groups first.
 func (q *Queries) SettlementItemReasons(ctx context.Context, db DBTX, arg *SettlementItemReasonsParams) ([]*SettlementItemReasonsRow, error) {
 	rows, err := db.Query(ctx, settlementItemReasons, arg.RunID, arg.MaxGroups)
 	if err != nil {
@@ -332,6 +337,33 @@ func (q *Queries) SettlementItemRefuse(ctx context.Context, db DBTX, arg *Settle
 	var done []int64
 	err := row.Scan(&done)
 	return done, err
+}
+
+const settlementItemUndelivered = `-- name: SettlementItemUndelivered :one
+SELECT
+    count(*) AS num_items,
+    coalesce(sum(item.amount_minor), 0)::bigint AS amount_minor
+FROM settlement_item AS item
+WHERE item.run_id = $1
+    AND item.delivery IN ('pending', 'failed')
+    AND item.voided_at IS NULL
+`
+
+type SettlementItemUndeliveredParams struct {
+	RunID int64
+}
+
+type SettlementItemUndeliveredRow struct {
+	NumItems    int64
+	AmountMinor int64
+}
+
+// SettlementItemUndelivered counts what an ended run left undelivered.
+func (q *Queries) SettlementItemUndelivered(ctx context.Context, db DBTX, arg *SettlementItemUndeliveredParams) (*SettlementItemUndeliveredRow, error) {
+	row := db.QueryRow(ctx, settlementItemUndelivered, arg.RunID)
+	var i SettlementItemUndeliveredRow
+	err := row.Scan(&i.NumItems, &i.AmountMinor)
+	return &i, err
 }
 
 const settlementItemVoid = `-- name: SettlementItemVoid :exec

@@ -34,8 +34,10 @@ SELECT coalesce(sum(CASE
     WHEN run.started_at IS NOT NULL THEN (
         SELECT coalesce(sum(item.amount_minor), 0)
         FROM settlement_item AS item
-        WHERE item.run_id = run.id
-            AND item.delivery = 'credited'
+        JOIN settlement_attempt AS attempt ON attempt.item_id = item.id
+            AND attempt.run_id = run.id
+            AND attempt.result = 'credited'
+        WHERE item.run_id = coalesce(run.parent_id, run.id)
     )
 END), 0)::bigint AS used_minor
 FROM settlement_run AS run
@@ -104,8 +106,23 @@ func (q *Queries) SettlementLockTimeout(ctx context.Context, db DBTX, arg *Settl
 	return err
 }
 
+const settlementOnceLock = `-- name: SettlementOnceLock :exec
+SELECT pg_advisory_xact_lock(hashtextextended('settlement once ' || $1::bigint, 0))
+`
+
+type SettlementOnceLockParams struct {
+	ProgrammeID int64
+}
+
+// SettlementOnceLock lets one calculation of a programme that pays a player once work at
+// a time, until its transaction ends.
+func (q *Queries) SettlementOnceLock(ctx context.Context, db DBTX, arg *SettlementOnceLockParams) error {
+	_, err := db.Exec(ctx, settlementOnceLock, arg.ProgrammeID)
+	return err
+}
+
 const settlementResultGet = `-- name: SettlementResultGet :one
-SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end
+SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end, result.parent_run_id
 FROM settlement_results AS result
 WHERE result.run_id = $1
 `
@@ -156,12 +173,13 @@ func (q *Queries) SettlementResultGet(ctx context.Context, db DBTX, arg *Settlem
 		&i.DueAt,
 		&i.JobID,
 		&i.JobEnd,
+		&i.ParentRunID,
 	)
 	return &i, err
 }
 
 const settlementResultList = `-- name: SettlementResultList :many
-SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end
+SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end, result.parent_run_id
 FROM settlement_results AS result
 WHERE $1::text = '' OR result.programme = $1
 ORDER BY result.run_id DESC
@@ -222,6 +240,7 @@ func (q *Queries) SettlementResultList(ctx context.Context, db DBTX, arg *Settle
 			&i.DueAt,
 			&i.JobID,
 			&i.JobEnd,
+			&i.ParentRunID,
 		); err != nil {
 			return nil, err
 		}
@@ -307,6 +326,52 @@ type SettlementRunAcknowledgeParams struct {
 func (q *Queries) SettlementRunAcknowledge(ctx context.Context, db DBTX, arg *SettlementRunAcknowledgeParams) error {
 	_, err := db.Exec(ctx, settlementRunAcknowledge, arg.AcknowledgeReason, arg.AcknowledgedBy, arg.ID)
 	return err
+}
+
+const settlementRunAcknowledgeDelivered = `-- name: SettlementRunAcknowledgeDelivered :many
+UPDATE settlement_run AS run
+SET
+    acknowledge_reason = $1::text,
+    acknowledged_at = clock_timestamp(),
+    acknowledged_by = $2::text
+WHERE (run.id = $3::bigint OR run.parent_id = $3)
+    AND run.acknowledged_at IS NULL
+    AND (run.state = 'aborted' OR (run.state = 'done' AND run.outcome IN ('partial', 'none_delivered')))
+    AND NOT EXISTS (
+        SELECT
+        FROM settlement_item AS item
+        WHERE item.run_id = $3
+            AND item.delivery IN ('pending', 'failed')
+    )
+RETURNING run.id
+`
+
+type SettlementRunAcknowledgeDeliveredParams struct {
+	AcknowledgeReason string
+	AcknowledgedBy    string
+	ParentID          int64
+}
+
+// SettlementRunAcknowledgeDelivered acknowledges a parent and its retries, if nothing
+// of it is undelivered any more. It returns those that had not been.
+func (q *Queries) SettlementRunAcknowledgeDelivered(ctx context.Context, db DBTX, arg *SettlementRunAcknowledgeDeliveredParams) ([]int64, error) {
+	rows, err := db.Query(ctx, settlementRunAcknowledgeDelivered, arg.AcknowledgeReason, arg.AcknowledgedBy, arg.ParentID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const settlementRunApprove = `-- name: SettlementRunApprove :exec
@@ -535,7 +600,7 @@ FROM (
         count(*) FILTER (WHERE item.delivery = 'failed') AS num_failed,
         count(*) FILTER (WHERE item.delivery = 'pending') AS num_pending,
         count(*) FILTER (WHERE item.delivery = 'withheld') AS num_withheld
-    FROM settlement_item AS item
+    FROM settlement_run_items AS item
     WHERE item.run_id = $2
 ) AS counted
 WHERE settlement_run.id = $2
@@ -562,14 +627,14 @@ VALUES (
     $1,
     $2,
     greatest($3::timestamptz, clock_timestamp()) + $4::interval,
-    'regular',
     $5,
     $6,
     $7,
-    $8::text[],
-    $9
+    $8,
+    $9::text[],
+    $10
 )
-ON CONFLICT (period_id) WHERE state <> 'aborted' DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING id
 `
 
@@ -578,6 +643,7 @@ type SettlementRunInsertParams struct {
 	Currency       string
 	DueAt          time.Time
 	InputsDeadline time.Duration
+	Kind           string
 	MaxAttempts    int32
 	PeriodEndsAt   time.Time
 	PeriodID       int64
@@ -585,19 +651,56 @@ type SettlementRunInsertParams struct {
 	VersionID      int64
 }
 
-// SettlementRunInsert adds a run of a period that has none, aborted ones apart.
-// No row: it has one.
+// SettlementRunInsert adds a regular run or an adjustment. No row: the period has such
+// a run, aborted ones apart, or for an adjustment, ended ones.
 func (q *Queries) SettlementRunInsert(ctx context.Context, db DBTX, arg *SettlementRunInsertParams) (int64, error) {
 	row := db.QueryRow(ctx, settlementRunInsert,
 		arg.CreatedBy,
 		arg.Currency,
 		arg.DueAt,
 		arg.InputsDeadline,
+		arg.Kind,
 		arg.MaxAttempts,
 		arg.PeriodEndsAt,
 		arg.PeriodID,
 		arg.Sources,
 		arg.VersionID,
+	)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
+}
+
+const settlementRunInsertRetry = `-- name: SettlementRunInsertRetry :one
+INSERT INTO settlement_run (
+    calculated_at, created_by, currency, eligible_minor, inputs_at, inputs_deadline_at, kind, max_attempts,
+    num_eligible, num_evaluated, num_excluded, parent_id, period_ends_at, period_id, sources, state, version_id
+)
+SELECT
+    clock_timestamp(), $1, parent.currency, $2::bigint, parent.inputs_at, parent.inputs_deadline_at, 'retry', parent.max_attempts,
+    $3::bigint, $3::bigint, 0, parent.id, parent.period_ends_at, parent.period_id, parent.sources, 'calculated', parent.version_id
+FROM settlement_run AS parent
+WHERE parent.id = $4::bigint
+ON CONFLICT DO NOTHING
+RETURNING id
+`
+
+type SettlementRunInsertRetryParams struct {
+	CreatedBy     string
+	EligibleMinor int64
+	NumEligible   int64
+	ParentID      int64
+}
+
+// SettlementRunInsertRetry adds a run that attempts again what its parent left
+// undelivered; it is calculated from the start. No row: the parent has one that has not
+// ended.
+func (q *Queries) SettlementRunInsertRetry(ctx context.Context, db DBTX, arg *SettlementRunInsertRetryParams) (int64, error) {
+	row := db.QueryRow(ctx, settlementRunInsertRetry,
+		arg.CreatedBy,
+		arg.EligibleMinor,
+		arg.NumEligible,
+		arg.ParentID,
 	)
 	var id int64
 	err := row.Scan(&id)
@@ -627,7 +730,7 @@ func (q *Queries) SettlementRunJobIsLive(ctx context.Context, db DBTX, arg *Sett
 
 const settlementRunLock = `-- name: SettlementRunLock :one
 SELECT
-    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id, run.sources,
+    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id, run.sources, run.parent_id,
     period.due_at,
     period.key,
     period.starts_at,
@@ -714,6 +817,7 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 		&i.SettlementRun.TakenPlayerID,
 		&i.SettlementRun.VersionID,
 		&i.SettlementRun.Sources,
+		&i.SettlementRun.ParentID,
 		&i.DueAt,
 		&i.Key,
 		&i.StartsAt,
@@ -729,12 +833,13 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 }
 
 const settlementRunOfPeriod = `-- name: SettlementRunOfPeriod :one
-SELECT run.id, run.state, run.abort_reason, run.started_at, version.version
+SELECT run.id, run.state, run.abort_reason, run.outcome, run.period_id, run.started_at, version.version
 FROM settlement_run AS run
 JOIN settlement_period AS period ON period.id = run.period_id
 JOIN programme_version AS version ON version.id = run.version_id
 WHERE period.programme_id = $1
     AND period.key = $2
+    AND run.kind = 'regular'
 ORDER BY run.id DESC
 LIMIT 1
 `
@@ -748,11 +853,13 @@ type SettlementRunOfPeriodRow struct {
 	ID          int64
 	State       string
 	AbortReason *string
+	Outcome     *string
+	PeriodID    int64
 	StartedAt   *time.Time
 	Version     int32
 }
 
-// SettlementRunOfPeriod returns the newest run of a period.
+// SettlementRunOfPeriod returns the newest regular run of a period.
 func (q *Queries) SettlementRunOfPeriod(ctx context.Context, db DBTX, arg *SettlementRunOfPeriodParams) (*SettlementRunOfPeriodRow, error) {
 	row := db.QueryRow(ctx, settlementRunOfPeriod, arg.ProgrammeID, arg.Key)
 	var i SettlementRunOfPeriodRow
@@ -760,6 +867,8 @@ func (q *Queries) SettlementRunOfPeriod(ctx context.Context, db DBTX, arg *Settl
 		&i.ID,
 		&i.State,
 		&i.AbortReason,
+		&i.Outcome,
+		&i.PeriodID,
 		&i.StartedAt,
 		&i.Version,
 	)
@@ -883,6 +992,36 @@ func (q *Queries) SettlementRunTake(ctx context.Context, db DBTX, arg *Settlemen
 	var epoch int64
 	err := row.Scan(&epoch)
 	return epoch, err
+}
+
+const settlementRunUnfinished = `-- name: SettlementRunUnfinished :one
+SELECT run.id, run.state
+FROM settlement_run AS run
+WHERE run.state NOT IN ('done', 'aborted')
+    AND (
+        (run.kind = 'adjustment' AND run.period_id = $1::bigint)
+        OR (run.kind = 'retry' AND run.parent_id = $2::bigint)
+    )
+LIMIT 1
+`
+
+type SettlementRunUnfinishedParams struct {
+	PeriodID *int64
+	ParentID *int64
+}
+
+type SettlementRunUnfinishedRow struct {
+	ID    int64
+	State string
+}
+
+// SettlementRunUnfinished returns the adjustment of a period, or the retry of a run,
+// that has not ended.
+func (q *Queries) SettlementRunUnfinished(ctx context.Context, db DBTX, arg *SettlementRunUnfinishedParams) (*SettlementRunUnfinishedRow, error) {
+	row := db.QueryRow(ctx, settlementRunUnfinished, arg.PeriodID, arg.ParentID)
+	var i SettlementRunUnfinishedRow
+	err := row.Scan(&i.ID, &i.State)
+	return &i, err
 }
 
 const settlementRunWait = `-- name: SettlementRunWait :exec

@@ -29,8 +29,9 @@ const (
 // steps are taken for an excluded player too, as far as they lead, so that the
 // exclusion can be explained; only Amount counts as owed.
 type Entitlement struct {
-	Amount    money.Minor   // what is paid: Capped if eligible, else 0
+	Amount    money.Minor   // what is paid: Capped without Before if eligible, else 0
 	Basis     *big.Int      // in millionths of a minor unit, exact; 0 or negative for a winner
+	Before    money.Minor   // what was owed before; see Less
 	Capped    money.Minor   // Gross, or the cap if that is less
 	Gross     money.Minor   // the share of the basis, rounded down
 	Rate      money.RatePPM // of the tier reached, graduated or not; 0 without one, and for a basis of 0 or less

@@ -16,10 +16,9 @@ import (
 // the basis, the tier, the bands, cap, minimum, and the result. Amounts are minor
 // units, exact to the last digit; categories are in order of their names.
 //
-// owed is what [Terms.Entitle] made of the activity, or what was stored of it. It
-// is worked out again: where owed says anything else, a line tells both. An owed
-// Amount may be less than Capped, by what an adjustment found to be owed already.
-// Activity that [Terms.Entitle] would refuse gets one line, that says why.
+// owed is what [Terms.Entitle] and [Entitlement.Less] made of the activity, or what
+// was stored of it. It is worked out again: where owed says anything else, a line tells
+// both. Activity that [Terms.Entitle] would refuse gets one line, that says why.
 func (terms Terms) Explain(owed Entitlement, activity Activity) []string {
 	again, err := terms.Entitle(activity)
 	if err != nil {
@@ -29,7 +28,7 @@ func (terms Terms) Explain(owed Entitlement, activity Activity) []string {
 		[]string{fmt.Sprintf("%s by %s, in minor units of %s", terms.Kind, terms.Basis, terms.Currency)},
 		terms.explainBasis(again, activity),
 		terms.explainShare(again),
-		explainResult(owed, again),
+		explainResult(owed),
 		explainDifferences(owed, again),
 	)
 }
@@ -146,19 +145,16 @@ func (one band) explain() string {
 		span, decimal(one.amount, 6), one.rate, decimal(atRate(one.amount, one.rate), 12))
 }
 
-func explainResult(owed, again Entitlement) []string {
-	switch {
-	case owed.Reason != "":
-		return []string{fmt.Sprintf("result: 0, excluded as %s: %s", owed.Reason, owed.Reason.inWords())}
-	case again.Reason == "" && owed.Amount > 0 && owed.Amount < again.Capped:
-		before := again.Capped - owed.Amount
-		return []string{
-			fmt.Sprintf("before: %d was owed already", before),
-			fmt.Sprintf("result: %d - %d = %d", again.Capped, before, owed.Amount),
-		}
-	default:
-		return []string{fmt.Sprintf("result: %d", owed.Amount)}
+// explainResult goes from the capped amount to what is paid.
+func explainResult(owed Entitlement) []string {
+	var lines []string
+	if owed.Before != 0 {
+		lines = append(lines, fmt.Sprintf("before: %d was owed already; %d - %d = %d", owed.Before, owed.Capped, owed.Before, owed.Capped-owed.Before))
 	}
+	if owed.Reason != "" {
+		return append(lines, fmt.Sprintf("result: 0, excluded as %s: %s", owed.Reason, owed.Reason.inWords()))
+	}
+	return append(lines, fmt.Sprintf("result: %d", owed.Amount))
 }
 
 // inWords is why a player is paid nothing.
@@ -186,16 +182,10 @@ func (reason Reason) inWords() string {
 }
 
 // explainDifferences has a line for whatever was stored otherwise than it is
-// worked out now. What an adjustment knows and the terms do not is no difference.
+// worked out now. Whether an earlier credit was undelivered is known to who stored it
+// alone.
 func explainDifferences(owed, again Entitlement) []string {
-	isAdjusted := owed.Reason == ReasonOverpaid || owed.Reason == ReasonEarlierUndelivered
-	reason, amount := again.Reason, again.Amount
-	switch {
-	case isAdjusted && again.Reason == "":
-		reason, amount = owed.Reason, 0
-	case owed.Reason == "" && owed.Amount > 0 && owed.Amount < again.Amount:
-		amount = owed.Amount
-	}
+	again = again.Less(Earlier{Entitled: owed.Before, Undelivered: owed.Reason == ReasonEarlierUndelivered})
 	var lines []string
 	for _, step := range []struct{ name, stored, now string }{
 		{"basis", decimal(owed.Basis, 6), decimal(again.Basis, 6)},
@@ -204,8 +194,8 @@ func explainDifferences(owed, again Entitlement) []string {
 		{"rate", fmt.Sprint(owed.Rate), fmt.Sprint(again.Rate)},
 		{"gross", fmt.Sprint(owed.Gross), fmt.Sprint(again.Gross)},
 		{"capped", fmt.Sprint(owed.Capped), fmt.Sprint(again.Capped)},
-		{"reason", reasonText(owed.Reason), reasonText(reason)},
-		{"amount", fmt.Sprint(owed.Amount), fmt.Sprint(amount)},
+		{"reason", reasonText(owed.Reason), reasonText(again.Reason)},
+		{"amount", fmt.Sprint(owed.Amount), fmt.Sprint(again.Amount)},
 	} {
 		if step.stored != step.now {
 			lines = append(lines, fmt.Sprintf("differs: %s was stored as %s, this arithmetic makes %s", step.name, step.stored, step.now))

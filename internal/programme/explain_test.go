@@ -149,12 +149,15 @@ func TestTerms_Explain_WhatWasStored(t *testing.T) {
 	t.Run("AnAdjustmentPaysTheDifference", func(t *testing.T) {
 		t.Parallel()
 
-		require.Equal(t, []string{"before: 60 was owed already", "result: 100 - 60 = 40"},
-			end(t, activity, func(owed *programme.Entitlement) { owed.Amount = 40 }))
-		require.Equal(t, []string{"result: 0, excluded as overpaid: no more is owed than was before"},
-			end(t, activity, func(owed *programme.Entitlement) { owed.Amount, owed.Reason = 0, programme.ReasonOverpaid }))
-		require.Equal(t, []string{"result: 0, excluded as earlier_undelivered: an earlier credit of the same period is not delivered"},
-			end(t, activity, func(owed *programme.Entitlement) { owed.Amount, owed.Reason = 0, programme.ReasonEarlierUndelivered }))
+		less := func(earlier programme.Earlier) func(*programme.Entitlement) {
+			return func(owed *programme.Entitlement) { *owed = owed.Less(earlier) }
+		}
+		require.Equal(t, []string{"before: 60 was owed already; 100 - 60 = 40", "result: 40"},
+			end(t, activity, less(programme.Earlier{Entitled: 60})))
+		require.Equal(t, []string{"before: 130 was owed already; 100 - 130 = -30", "result: 0, excluded as overpaid: no more is owed than was before"},
+			end(t, activity, less(programme.Earlier{Entitled: 130})))
+		require.Equal(t, []string{"before: 60 was owed already; 100 - 60 = 40", "result: 0, excluded as earlier_undelivered: an earlier credit of the same period is not delivered"},
+			end(t, activity, less(programme.Earlier{Entitled: 60, Undelivered: true})))
 	})
 
 	t.Run("WhatDiffersIsTold", func(t *testing.T) {
@@ -173,7 +176,17 @@ func TestTerms_Explain_WhatWasStored(t *testing.T) {
 			"amount was stored as 101, this arithmetic makes 100":     func(owed *programme.Entitlement) { owed.Amount = 101 },
 			"amount was stored as 0, this arithmetic makes 100":       func(owed *programme.Entitlement) { owed.Amount = 0 },
 			"reason was stored as winner, this arithmetic makes none": func(owed *programme.Entitlement) { owed.Reason = programme.ReasonWinner },
-			"amount was stored as 5, this arithmetic makes 0":         func(owed *programme.Entitlement) { owed.Amount, owed.Reason = 5, programme.ReasonOverpaid },
+			"amount was stored as 99, this arithmetic makes 100":      func(owed *programme.Entitlement) { owed.Amount = 99 },
+			"amount was stored as 100, this arithmetic makes 40":      func(owed *programme.Entitlement) { owed.Before = 60 },
+			"amount was stored as 5, this arithmetic makes 0": func(owed *programme.Entitlement) {
+				owed.Amount, owed.Before, owed.Reason = 5, 100, programme.ReasonOverpaid
+			},
+			"reason was stored as overpaid, this arithmetic makes none": func(owed *programme.Entitlement) {
+				owed.Amount, owed.Before, owed.Reason = 0, 99, programme.ReasonOverpaid
+			},
+			"reason was stored as earlier_undelivered, this arithmetic makes overpaid": func(owed *programme.Entitlement) {
+				owed.Amount, owed.Before, owed.Reason = 0, 100, programme.ReasonEarlierUndelivered
+			},
 		} {
 			require.Contains(t, end(t, activity, change), "differs: "+want)
 		}

@@ -12,7 +12,8 @@ import (
 )
 
 // What follows is read through a cursor, page by page and of one moment, which is why
-// it is not among the generated queries. $1 and $2 are the period, $3 the currency.
+// it is not among the generated queries. $1 and $2 are the period, $3 the currency, $4
+// the period's id; 0 for one that has none yet.
 
 // played are the sums of who has a counted bet in the period, per player.
 const played = `
@@ -41,6 +42,25 @@ const perPlayer = `
     GROUP BY played.player_id
 `
 
+// earlier is what runs of the period have found their players to be owed, as far as it
+// was credited or still may be. A regular run finds none.
+const earlier = `
+earlier AS (
+    SELECT
+        item.player_id,
+        max(item.adj) + 1 AS adj,
+        coalesce(sum(item.amount_minor) FILTER (WHERE item.delivery <> 'withheld'), 0)::bigint AS entitled_minor,
+        bool_or(item.delivery IN ('pending', 'failed')) AS is_undelivered
+    FROM settlement_item AS item
+    WHERE item.period_id = $4
+        AND item.disposition = 'eligible'
+        AND item.voided_at IS NULL
+    GROUP BY item.player_id
+)`
+
+const joinEarlier = `
+LEFT JOIN earlier ON earlier.player_id = player.id`
+
 // who a player is, with the VIP level of the period's end.
 const who = `
     player.id,
@@ -53,13 +73,16 @@ const who = `
             AND line.at < $2
         ORDER BY line.at DESC
         LIMIT 1
-    ), 0) AS vip`
+    ), 0) AS vip,
+    coalesce(earlier.adj, 0) AS adj,
+    coalesce(earlier.entitled_minor, 0) AS entitled,
+    coalesce(earlier.is_undelivered, false) AS is_undelivered`
 
-// turnoverOf is for rebates, and for cashbacks of basis game. $4 says whether promotion
+// turnoverOf is for rebates, and for cashbacks of basis game. $5 says whether promotion
 // credits are deducted; they count when they were booked, by the database's clock.
 const turnoverOf = `
 DECLARE settlement_activity NO SCROLL CURSOR FOR
-WITH ` + played + `, promoted AS (
+WITH ` + played + `, ` + earlier + `, promoted AS (
     SELECT
         account.player_id,
         sum(theirs.amount_minor)::bigint AS amount_minor
@@ -70,7 +93,7 @@ WITH ` + played + `, promoted AS (
     JOIN ledger_entry AS theirs ON theirs.txn_id = ours.txn_id
         AND theirs.account_id <> ours.account_id
     JOIN ledger_account AS account ON account.id = theirs.account_id
-    WHERE $4
+    WHERE $5
         AND promotion.kind = 'promotion'
         AND promotion.currency = $3
     GROUP BY account.player_id
@@ -82,7 +105,7 @@ SELECT ` + who + `,
     0::bigint AS first_deposit, NULL::timestamptz AS first_deposit_at
 FROM per_player
 JOIN player ON player.id = per_player.player_id
-LEFT JOIN promoted ON promoted.player_id = player.id
+LEFT JOIN promoted ON promoted.player_id = player.id` + joinEarlier + `
 WHERE player.currency = $3
 ORDER BY player.id`
 
@@ -91,7 +114,7 @@ ORDER BY player.id`
 // time since the period's start.
 const cashOf = `
 DECLARE settlement_activity NO SCROLL CURSOR FOR
-WITH ` + played + `, paid AS (
+WITH ` + played + `, ` + earlier + `, paid AS (
     SELECT
         payment.player_id,
         coalesce(sum(payment.amount_minor) FILTER (WHERE payment.kind = 'deposit'), 0)::bigint AS deposits,
@@ -126,17 +149,29 @@ CROSS JOIN LATERAL (
         AND entry.at >= $1
 ) AS since
 LEFT JOIN per_player ON per_player.player_id = player.id
-LEFT JOIN paid ON paid.player_id = player.id
+LEFT JOIN paid ON paid.player_id = player.id` + joinEarlier + `
 WHERE player.currency = $3
 ORDER BY player.id`
 
-// lossOf is for lossbacks: whose window, $5 from a first deposit not before $6, ends in
-// the period. $6 is when the programme began, not the version in force: who paid in
-// shortly before a new version is nobody else's. $4 is as in turnoverOf, within the window; $7 is the programme, which pays
-// a player once, and $1 tells this period of it from others.
+// lossOf is for lossbacks: whose window, $6 from a first deposit not before $7, ends in
+// the period. $7 is when the programme began, not the version in force: who paid in
+// shortly before a new version is nobody else's. $5 is as in turnoverOf, within the
+// window; $8 is the programme, which pays a player once. Whoever has a claim on the
+// period keeps the first deposit that it was made of: an earlier one that came later
+// changes nothing.
 const lossOf = `
 DECLARE settlement_activity NO SCROLL CURSOR FOR
-WITH first AS MATERIALIZED (
+WITH ` + earlier + `, claimed AS MATERIALIZED (
+    SELECT DISTINCT ON (item.player_id)
+        item.player_id,
+        (item.inputs -> 'first_deposit' ->> 'amount')::bigint AS amount_minor,
+        (item.inputs -> 'first_deposit' ->> 'at')::timestamptz AS at
+    FROM settlement_item AS item
+    WHERE item.period_id = $4
+        AND item.disposition = 'eligible'
+        AND item.voided_at IS NULL
+    ORDER BY item.player_id, item.adj
+), unclaimed AS (
     SELECT DISTINCT ON (payment.player_id)
         payment.player_id,
         payment.amount_minor,
@@ -144,8 +179,8 @@ WITH first AS MATERIALIZED (
     FROM payment
     WHERE payment.kind = 'deposit'
         AND payment.refusal IS NULL
-        AND payment.at >= greatest($1::timestamptz - $5::interval, $6::timestamptz)
-        AND payment.at < $2::timestamptz - $5::interval
+        AND payment.at >= greatest($1::timestamptz - $6::interval, $7::timestamptz)
+        AND payment.at < $2::timestamptz - $6::interval
         AND NOT EXISTS (
             SELECT
             FROM payment AS earlier
@@ -158,13 +193,16 @@ WITH first AS MATERIALIZED (
             SELECT
             FROM settlement_item AS item
             JOIN settlement_period AS period ON period.id = item.period_id
-            WHERE period.programme_id = $7
-                AND period.starts_at <> $1
+            WHERE period.programme_id = $8
                 AND item.player_id = payment.player_id
                 AND item.disposition = 'eligible'
                 AND item.voided_at IS NULL
         )
     ORDER BY payment.player_id, payment.at, payment.ref
+), first AS MATERIALIZED (
+    SELECT * FROM claimed
+    UNION ALL
+    SELECT * FROM unclaimed
 ), played AS (
     SELECT
         bet.player_id,
@@ -175,16 +213,16 @@ WITH first AS MATERIALIZED (
     FROM first
     JOIN bet ON bet.player_id = first.player_id
         AND bet.settled_at >= first.at
-        AND bet.settled_at < first.at + $5
+        AND bet.settled_at < first.at + $6
     GROUP BY bet.player_id, bet.category
 ), per_player AS (` + perPlayer + `)
 SELECT ` + who + `,
-    CASE WHEN $4 THEN coalesce((
+    CASE WHEN $5 THEN coalesce((
         SELECT sum(entry.amount_minor)
         FROM ledger_account AS account
         JOIN ledger_entry AS entry ON entry.account_id = account.id
             AND entry.at >= first.at
-            AND entry.at < first.at + $5
+            AND entry.at < first.at + $6
         JOIN ledger_txn AS txn ON txn.id = entry.txn_id
             AND txn.kind = 'credit'
         WHERE account.player_id = player.id
@@ -194,7 +232,7 @@ SELECT ` + who + `,
     first.amount_minor AS first_deposit, first.at AS first_deposit_at
 FROM first
 JOIN player ON player.id = first.player_id
-LEFT JOIN per_player ON per_player.player_id = player.id
+LEFT JOIN per_player ON per_player.player_id = player.id` + joinEarlier + `
 WHERE player.currency = $3
 ORDER BY player.id`
 
@@ -209,20 +247,22 @@ func activityOf(of subject) (query string, args []any, err error) {
 			return "", nil, fmt.Errorf("read calendar: %w", err)
 		}
 		effective := calendar.StartOf(of.effectiveSince)
-		return lossOf, []any{of.startsAt, of.endsAt, terms.Currency, terms.LessPromotions, terms.Window, effective, of.programmeID}, nil
+		return lossOf, []any{of.startsAt, of.endsAt, terms.Currency, of.periodID, terms.LessPromotions, terms.Window, effective, of.programmeID}, nil
 	case terms.Basis == programme.BasisCash:
-		return cashOf, []any{of.startsAt, of.endsAt, terms.Currency}, nil
+		return cashOf, []any{of.startsAt, of.endsAt, terms.Currency, of.periodID}, nil
 	default:
-		return turnoverOf, []any{of.startsAt, of.endsAt, terms.Currency, terms.LessPromotions}, nil
+		return turnoverOf, []any{of.startsAt, of.endsAt, terms.Currency, of.periodID, terms.LessPromotions}, nil
 	}
 }
 
 // player is one player's activity as it is read.
 type player struct {
+	adj            int32 // of the next claim
 	categories     []string
 	closing        *int64
 	code           string
 	deposits       *int64
+	earlier        programme.Earlier
 	firstDeposit   int64
 	firstDepositAt *time.Time
 	id             int64
@@ -239,7 +279,7 @@ type player struct {
 func scanPlayer(row pgx.CollectableRow) (player, error) {
 	var p player
 	err := row.Scan(
-		&p.id, &p.code, &p.status, &p.vip, &p.promotions, &p.categories, &p.payouts, &p.risks, &p.stakes,
+		&p.id, &p.code, &p.status, &p.vip, &p.adj, &p.earlier.Entitled, &p.earlier.Undelivered, &p.promotions, &p.categories, &p.payouts, &p.risks, &p.stakes,
 		&p.opening, &p.deposits, &p.withdrawals, &p.closing, &p.firstDeposit, &p.firstDepositAt,
 	)
 	if err != nil {

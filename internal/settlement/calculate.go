@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
-	"truegreen/internal/money"
 	"truegreen/internal/pgtx"
+	"truegreen/internal/programme"
 )
 
 // autoApprover approves what its programme's terms say needs no person.
@@ -38,48 +38,36 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 		if err != nil {
 			return err
 		}
-		since, err := readEffectiveSince(ctx, tx, h.row.Code)
+		of, err := h.subject(ctx, tx)
 		if err != nil {
 			return err
 		}
-		counted, err := storeItems(ctx, tx, subject{
-			effectiveSince: since,
-			endsAt:         h.row.SettlementRun.PeriodEndsAt,
-			periodID:       h.row.SettlementRun.PeriodID,
-			programmeID:    h.row.ProgrammeID,
-			runID:          h.runID,
-			startsAt:       h.row.StartsAt,
-			terms:          &h.terms,
-		}, *marks.lowest()) // begin saw them complete; they never go back
+		counted, err := storeItems(ctx, tx, of, *marks.lowest()) // begin saw them complete; they never go back
 		if err != nil {
 			return err
 		}
 		if err := record(ctx, tx, h.runID, event{actor: h.actor(), detail: counted, kind: "calculated"}); err != nil {
 			return err
 		}
-		switch limit := h.terms.AutoApproveBelow; {
-		case counted.NumEligible == 0:
+		if counted.NumEligible == 0 {
 			verdict, err = h.finish(ctx, tx, jobCompleted)
 			return err
-		case limit != nil && counted.EligibleMinor < int64(*limit):
-			wanted := reservation{
-				eligible: money.Minor(counted.EligibleMinor), programmeID: h.row.ProgrammeID, runID: h.runID, startsAt: h.row.StartsAt, terms: &h.terms,
-			}
-			short, err := wanted.reserve(ctx, tx)
-			if err != nil {
-				return err
-			}
-			if short != "" {
-				ended, err := h.abortIn(ctx, tx, abortBudget, short)
-				verdict = ended
-				return err
-			}
-			approved = true
-			return approve(ctx, tx, h.runID, autoApprover, fmt.Sprintf("%d is below %d", counted.EligibleMinor, *limit))
+		}
+		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: h.runID})
+		if err != nil {
+			return fmt.Errorf("read what it owes: %w", err)
+		}
+		var short string
+		approved, short, err = approveByTerms(ctx, tx, row)
+		switch {
+		case err != nil:
+			return err
+		case short != "":
+			verdict, err = h.abortIn(ctx, tx, abortBudget, short)
+			return err
+		case approved:
+			return nil
 		default:
-			if err := queries.SettlementRunAwaitApproval(ctx, tx, &dbsqlc.SettlementRunAwaitApprovalParams{ID: h.runID}); err != nil {
-				return fmt.Errorf("let it wait for approval: %w", err)
-			}
 			return h.completeNeutral(ctx, tx, nil)
 		}
 	})
@@ -94,6 +82,30 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 		}
 	}
 	return approved, verdict, err
+}
+
+// subject is what the run calculates.
+func (h *hold) subject(ctx context.Context, tx pgx.Tx) (subject, error) {
+	if h.terms.Kind == programme.Lossback {
+		// A late deposit may give a player two windows that end in two periods; one of
+		// the two calculations must see the other's claim.
+		if err := queries.SettlementOnceLock(ctx, tx, &dbsqlc.SettlementOnceLockParams{ProgrammeID: h.row.ProgrammeID}); err != nil {
+			return subject{}, fmt.Errorf("wait for other calculations of its programme: %w", err)
+		}
+	}
+	since, err := readEffectiveSince(ctx, tx, h.row.Code)
+	if err != nil {
+		return subject{}, err
+	}
+	return subject{
+		effectiveSince: since,
+		endsAt:         h.row.SettlementRun.PeriodEndsAt,
+		periodID:       h.row.SettlementRun.PeriodID,
+		programmeID:    h.row.ProgrammeID,
+		runID:          h.runID,
+		startsAt:       h.row.StartsAt,
+		terms:          &h.terms,
+	}, nil
 }
 
 // begin reports whether the inputs are complete, and notes it. Where they are

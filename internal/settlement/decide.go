@@ -89,19 +89,16 @@ func (service *Service) Reject(ctx context.Context, decision Decision) (Result, 
 	})
 }
 
-// Cancel ends a run that has not begun to pay. Its period can be settled by
-// another run.
+// Cancel ends a run that has not ended. One that has not begun to pay pays nothing, and
+// its period can be settled by another run. One that delivers stops behind the chunk that
+// it is in: what it paid stays paid, and Retry goes on with the rest.
 //
 // Fails with [fault.KindNotFound] for an unknown run, and with
-// [fault.KindInvalid] for one that pays or has ended.
+// [fault.KindInvalid] for one that has ended.
 func (service *Service) Cancel(ctx context.Context, decision Decision) (Result, error) {
 	return service.decide(ctx, "cancel", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
-		switch run := &row.SettlementRun; {
-		case run.State == stateDelivering:
-			return fault.Invalid("it is delivering, and only a run that has not begun to pay can be cancelled: "+
-				"truegreen loops pause %s keeps all runs of its kind from going on", loopOf(row.ProgrammeKind))
-		case isEnded(run.State):
-			return fault.Invalid("it is %s, and only a run that has not begun to pay can be cancelled", describe(run))
+		if run := &row.SettlementRun; isEnded(run.State) {
+			return fault.Invalid("it is %s, and only a run that has not ended can be cancelled", describe(run))
 		}
 		return endByDecision(ctx, tx, decision, abortCancelled)
 	})

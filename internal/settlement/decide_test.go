@@ -134,7 +134,7 @@ func TestService_Decisions(t *testing.T) {
 		bundle.work(ctx, t)
 		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
 		_, err = bundle.service.Cancel(ctx, settlement.Decision{By: "operator", Reason: "again", RunID: runID})
-		require.ErrorContains(t, err, "it is aborted, and only a run that has not begun to pay can be cancelled")
+		require.ErrorContains(t, err, "it is aborted, and only a run that has not ended can be cancelled")
 		_, err = bundle.service.Acknowledge(ctx, settlement.Decision{By: "operator", Reason: "again", RunID: runID})
 		require.ErrorContains(t, err, "operator has acknowledged it at")
 		_, err = bundle.service.Reject(ctx, settlement.Decision{By: "operator", Reason: "no", RunID: 99})

@@ -94,6 +94,7 @@ func explain(row *dbsqlc.SettlementItemExplainRow) ([]string, error) {
 	return terms.Explain(programme.Entitlement{
 		Amount:    money.Minor(row.AmountMinor),
 		Basis:     basis,
+		Before:    money.Minor(row.EntitledMinor),
 		Capped:    money.Minor(row.CappedMinor),
 		Gross:     money.Minor(row.GrossMinor),
 		Rate:      money.RatePPM(row.RatePpm),
@@ -152,7 +153,7 @@ func (given *itemInputs) activity() (programme.Activity, error) {
 }
 
 // Export writes the items of a run as CSV, in order of players: what each was found to
-// be owed and what became of it. Amounts are minor units, instants UTC.
+// be owed and what became of it; of a retry, those of its parent that it was to attempt. Amounts are minor units, instants UTC.
 //
 // Fails with [fault.KindNotFound] for an unknown run; what was written until a failure
 // is not all.
@@ -168,11 +169,12 @@ func (service *Service) Export(ctx context.Context, runID int64, to io.Writer) e
 	// COPY takes no parameters; a number needs no quoting.
 	_, err = conn.Conn().PgConn().CopyTo(ctx, to, fmt.Sprintf(`
 		COPY (
-			SELECT run_id, programme, period, player, currency, adj, basis, rate_ppm, gross, capped, amount, disposition, reason, delivery,
-				failure_class, failure_code, attempts, reference,
-				to_char(credited_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS credited_at
-			FROM settlement_credits
-			WHERE run_id = %d
+			SELECT credit.run_id, programme, period, player, currency, adj, basis, rate_ppm, gross, capped, amount, credit.disposition, credit.reason, credit.delivery,
+				credit.failure_class, credit.failure_code, attempts, reference,
+				to_char(credited_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS credited_at, entitled
+			FROM settlement_run_items AS item
+			JOIN settlement_credits AS credit ON credit.item_id = item.item_id
+			WHERE item.run_id = %d
 			ORDER BY player, adj
 		) TO STDOUT WITH (FORMAT csv, HEADER)`, runID))
 	if err != nil {

@@ -120,12 +120,40 @@ func (h *hold) finish(ctx context.Context, tx pgx.Tx, jobEnd string) (*Verdict, 
 	if err := record(ctx, tx, h.runID, event{actor: h.actor(), detail: verdict.Summary(), kind: stateDone}); err != nil {
 		return nil, err
 	}
+	if err := acknowledgeDelivered(ctx, tx, verdict, h.actor()); err != nil {
+		return nil, err
+	}
 	progress := freshness.Progress{Kind: freshness.Success, Loop: loopOf(h.row.ProgrammeKind), Result: verdict.Summary()}
 	if failure := verdict.endError(); failure != nil {
 		progress.Err, progress.Kind = failure, freshness.Failure
 		return verdict, h.runner.recorder.Record(ctx, tx, progress)
 	}
 	return verdict, h.complete(ctx, tx, progress)
+}
+
+// acknowledgeDelivered ends the alarms of a retry's parent, and of its earlier retries,
+// once nothing of them is undelivered: whoever asked for the retry knew of them.
+func acknowledgeDelivered(ctx context.Context, tx pgx.Tx, retry *Verdict, actor string) error {
+	parentID := retry.Result.ParentRunID
+	if parentID == 0 {
+		return nil
+	}
+	reason := fmt.Sprintf("run %d has delivered what was left", retry.Result.RunID)
+	ids, err := queries.SettlementRunAcknowledgeDelivered(ctx, tx, &dbsqlc.SettlementRunAcknowledgeDeliveredParams{
+		AcknowledgeReason: reason, AcknowledgedBy: retry.Result.CreatedBy, ParentID: parentID,
+	})
+	if err != nil {
+		return fmt.Errorf("acknowledge what its retries have mended: %w", err)
+	}
+	for _, id := range ids {
+		err := record(ctx, tx, id, event{
+			actor: actor, detail: map[string]any{"on_behalf_of": retry.Result.CreatedBy}, kind: "acknowledged", reason: reason,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // abort ends a run without an outcome, in a transaction of its own, and returns

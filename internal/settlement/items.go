@@ -35,7 +35,7 @@ type counted struct {
 type subject struct {
 	effectiveSince timewindow.Day // of the programme, by its first version
 	endsAt         time.Time
-	periodID       int64 // 0 in a preview
+	periodID       int64 // 0 in the preview of one that has never been settled
 	programmeID    int64
 	runID          int64 // 0 in a preview
 	startsAt       time.Time
@@ -120,24 +120,27 @@ func entitle(of subject, p *player) (*dbsqlc.SettlementItemInsertParams, error) 
 	if err != nil {
 		return nil, fmt.Errorf("work out what player %s is owed: %w: %w", p.code, errArithmetic, err)
 	}
+	owed = owed.Less(p.earlier)
 	encoded, err := json.Marshal(given)
 	if err != nil {
 		return nil, fmt.Errorf("store activity of player %s: %w", p.code, err)
 	}
 	item := &dbsqlc.SettlementItemInsertParams{
-		AmountMinor: int64(owed.Amount),
-		BasisMinor:  millionths(owed.Basis),
-		CappedMinor: int64(owed.Capped),
-		Currency:    of.terms.Currency,
-		Disposition: "excluded",
-		GrossMinor:  int64(owed.Gross),
-		Inputs:      encoded,
-		PeriodID:    of.periodID,
-		PlayerID:    p.id,
-		RatePpm:     int32(owed.Rate),
-		RunID:       of.runID,
-		TierFrom:    owed.TierFrom,
-		TierValue:   pgtype.Numeric{Int: owed.TierValue, Valid: true},
+		Adj:           p.adj,
+		AmountMinor:   int64(owed.Amount),
+		BasisMinor:    millionths(owed.Basis),
+		CappedMinor:   int64(owed.Capped),
+		Currency:      of.terms.Currency,
+		Disposition:   "excluded",
+		EntitledMinor: int64(owed.Before),
+		GrossMinor:    int64(owed.Gross),
+		Inputs:        encoded,
+		PeriodID:      of.periodID,
+		PlayerID:      p.id,
+		RatePpm:       int32(owed.Rate),
+		RunID:         of.runID,
+		TierFrom:      owed.TierFrom,
+		TierValue:     pgtype.Numeric{Int: owed.TierValue, Valid: true},
 	}
 	if owed.Reason != "" {
 		reason := string(owed.Reason)

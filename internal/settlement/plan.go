@@ -79,10 +79,17 @@ func plan(versions []Version, calendar timewindow.Calendar, span timewindow.Span
 	return planned{dueAt: span.End.Add(version.Terms.Grace), span: span, version: version}
 }
 
+// making is who makes a run, of which kind, and why.
+type making struct {
+	kind   string
+	maker  string
+	reason string // may be empty
+}
+
 // planRun adds a run of a period and its job. It adds nothing and returns 0 when
-// the period has a run that was not aborted. The programme must be locked.
-func (service *Service) planRun(ctx context.Context, tx pgx.Tx, p planned, maker string) (int64, error) {
-	runID, err := insertRun(ctx, tx, p, maker)
+// the period has such a run that was not aborted. The programme must be locked.
+func (service *Service) planRun(ctx context.Context, tx pgx.Tx, p planned, how making) (int64, error) {
+	runID, err := insertRun(ctx, tx, p, how)
 	if err != nil || runID == 0 {
 		return 0, err
 	}
@@ -91,7 +98,7 @@ func (service *Service) planRun(ctx context.Context, tx pgx.Tx, p planned, maker
 }
 
 // insertRun adds a run without a job.
-func insertRun(ctx context.Context, tx pgx.Tx, p planned, maker string) (int64, error) {
+func insertRun(ctx context.Context, tx pgx.Tx, p planned, how making) (int64, error) {
 	period, err := queries.SettlementPeriodEnsure(ctx, tx, &dbsqlc.SettlementPeriodEnsureParams{
 		DueAt:       p.dueAt,
 		EndsAt:      p.span.End,
@@ -108,10 +115,11 @@ func insertRun(ctx context.Context, tx pgx.Tx, p planned, maker string) (int64, 
 	}
 	terms := &p.version.Terms
 	runID, err := queries.SettlementRunInsert(ctx, tx, &dbsqlc.SettlementRunInsertParams{
-		CreatedBy:      maker,
+		CreatedBy:      how.maker,
 		Currency:       terms.Currency,
 		DueAt:          period.DueAt,
 		InputsDeadline: terms.InputsDeadline,
+		Kind:           how.kind,
 		MaxAttempts:    int32(terms.MaxAttempts),
 		PeriodEndsAt:   period.EndsAt,
 		PeriodID:       period.ID,
@@ -125,9 +133,10 @@ func insertRun(ctx context.Context, tx pgx.Tx, p planned, maker string) (int64, 
 		return 0, fmt.Errorf("add run of period %s: %w", p.span.Key, err)
 	}
 	err = record(ctx, tx, runID, event{
-		actor:  maker,
+		actor:  how.maker,
 		detail: map[string]any{"period": p.span.Key, "version": p.version.Number},
 		kind:   "planned",
+		reason: how.reason,
 	})
 	return runID, err
 }
@@ -140,20 +149,27 @@ func insertRun(ctx context.Context, tx pgx.Tx, p planned, maker string) (int64, 
 // version was in force; with [fault.KindNotReady] before the period is due.
 func (service *Service) Plan(ctx context.Context, code, key, by string) (int64, error) {
 	var runID int64
-	err := service.inProgramme(ctx, code, key, func(tx pgx.Tx, p planned, now time.Time) error {
-		newest, err := queries.SettlementRunOfPeriod(ctx, tx, &dbsqlc.SettlementRunOfPeriodParams{Key: key, ProgrammeID: p.version.programmeID})
-		switch {
-		case err == nil && newest.State != stateAborted:
-			runID = newest.ID
+	err := service.inPeriod(ctx, code, key, func(tx pgx.Tx, _ []Version, p planned) error {
+		regular, err := findRegular(ctx, tx, p, key)
+		if err != nil {
+			return err
+		}
+		if regular != nil && regular.State != stateAborted {
+			runID = regular.ID
 			return nil
-		case err == nil && newest.StartedAt != nil:
-			return fault.Invalid("run %d was aborted after it had begun to pay: it can't be started anew", newest.ID)
-		case err != nil && !errors.Is(err, pgx.ErrNoRows):
-			return fmt.Errorf("look for its runs: %w", err)
-		case now.Before(p.dueAt):
+		}
+		if regular != nil && !regular.isVoid() {
+			return fault.Invalid("run %d was aborted after it had begun to pay, so no other may start: truegreen settlement retry %d goes on with it",
+				regular.ID, regular.ID)
+		}
+		now, err := databaseNow(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if now.Before(p.dueAt) {
 			return fault.NotReady("it is due at %s", p.dueAt.Format(time.RFC3339))
 		}
-		runID, err = service.planRun(ctx, tx, p, by)
+		runID, err = service.planRun(ctx, tx, p, making{kind: runRegular, maker: by})
 		return err
 	})
 	if err != nil {
@@ -162,9 +178,9 @@ func (service *Service) Plan(ctx context.Context, code, key, by string) (int64, 
 	return runID, nil
 }
 
-// inProgramme runs fn in a transaction that has locked a programme, with the
-// plan of one period of it, and the database's time.
-func (service *Service) inProgramme(ctx context.Context, code, key string, fn func(tx pgx.Tx, p planned, now time.Time) error) error {
+// inPeriod runs fn in a transaction that has locked a programme, with its versions and
+// the plan of one period of it.
+func (service *Service) inPeriod(ctx context.Context, code, key string, fn func(tx pgx.Tx, versions []Version, p planned) error) error {
 	return pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
 		if _, err := lockProgramme(ctx, tx, code); err != nil {
 			return err
@@ -177,11 +193,7 @@ func (service *Service) inProgramme(ctx context.Context, code, key string, fn fu
 		if err != nil {
 			return err
 		}
-		now, err := databaseNow(ctx, tx)
-		if err != nil {
-			return err
-		}
-		return fn(tx, p, now)
+		return fn(tx, versions, p)
 	})
 }
 

@@ -3,7 +3,6 @@ package settlement
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -22,22 +21,28 @@ type Preview struct {
 	Evaluated      int64
 	PeriodEndsAt   time.Time
 	Reasons        []Reason // the largest groups first
+	RunKind        string   // regular; adjustment of a period that is settled
 	Version        Version  // whose terms they are: the run's, if the period has one
 	Watermarks     []Watermark
+
+	periodID int64
 }
 
 // Preview works out a period as a run would, by the same code, and stores
 // nothing. It locks nothing either, and sees one moment. It does not ask whether
 // the period is due or its inputs are complete.
 //
+// A period whose run has ended is previewed as its adjustment would find it.
+//
 // Fails with [fault.KindNotFound] for an unknown programme, and with
 // [fault.KindInvalid] for a key that is no period of it, when no approved version
-// was in force, and for a period that has been calculated.
+// was in force, and for a period whose run has calculated it and not ended.
 func (service *Service) Preview(ctx context.Context, code, key string) (*Preview, error) {
 	var preview *Preview
 	options := pgx.TxOptions{AccessMode: pgx.ReadOnly, IsoLevel: pgx.RepeatableRead}
 	err := pgx.BeginTxFunc(ctx, service.pool, options, func(tx pgx.Tx) error {
-		p, err := previewed(ctx, tx, code, key)
+		preview = &Preview{}
+		p, err := preview.plan(ctx, tx, code, key)
 		if err != nil {
 			return err
 		}
@@ -45,7 +50,7 @@ func (service *Service) Preview(ctx context.Context, code, key string) (*Preview
 		if err != nil {
 			return err
 		}
-		preview = &Preview{PeriodEndsAt: p.span.End, Version: *p.version, Watermarks: marks}
+		preview.PeriodEndsAt, preview.Version, preview.Watermarks = p.span.End, *p.version, marks
 		return preview.calculate(ctx, tx, code, p)
 	})
 	if err != nil {
@@ -54,9 +59,9 @@ func (service *Service) Preview(ctx context.Context, code, key string) (*Preview
 	return preview, nil
 }
 
-// previewed is the plan of a period, by the version that its run has, if it has
-// one.
-func previewed(ctx context.Context, tx pgx.Tx, code, key string) (planned, error) {
+// plan is that of a period, by the version that its run has, if it has one. A
+// period whose run has ended is one for an adjustment.
+func (preview *Preview) plan(ctx context.Context, tx pgx.Tx, code, key string) (planned, error) {
 	versions, err := listVersions(ctx, tx, code)
 	if err != nil {
 		return planned{}, err
@@ -65,16 +70,21 @@ func previewed(ctx context.Context, tx pgx.Tx, code, key string) (planned, error
 	if err != nil {
 		return planned{}, err
 	}
-	newest, err := queries.SettlementRunOfPeriod(ctx, tx, &dbsqlc.SettlementRunOfPeriodParams{Key: key, ProgrammeID: p.version.programmeID})
-	switch {
-	case errors.Is(err, pgx.ErrNoRows) || (err == nil && newest.State == stateAborted):
-		return p, nil
-	case err != nil:
-		return planned{}, fmt.Errorf("look for its run: %w", err)
-	case newest.State != statePlanned && newest.State != stateWaitingInputs:
-		return planned{}, fault.Invalid("run %d has calculated it: see truegreen settlement show %d", newest.ID, newest.ID)
+	regular, err := findRegular(ctx, tx, p, key)
+	if err != nil {
+		return planned{}, err
 	}
-	p.version = &versions[newest.Version-1]
+	preview.RunKind = runRegular
+	switch {
+	case regular == nil || regular.isVoid():
+		return p, nil
+	case isEnded(regular.State):
+		preview.RunKind = runAdjustment
+		preview.periodID = regular.PeriodID
+	case regular.State != statePlanned && regular.State != stateWaitingInputs:
+		return planned{}, fault.Invalid("run %d has calculated it: see truegreen settlement show %d", regular.ID, regular.ID)
+	}
+	p.version = &versions[regular.Version-1]
 	return p, nil
 }
 
@@ -85,7 +95,7 @@ func (preview *Preview) calculate(ctx context.Context, tx pgx.Tx, code string, p
 		return err
 	}
 	groups := make(map[Reason]*Reason)
-	of := subject{effectiveSince: since, endsAt: p.span.End, programmeID: p.version.programmeID, startsAt: p.span.Start, terms: &p.version.Terms}
+	of := subject{effectiveSince: since, endsAt: p.span.End, periodID: preview.periodID, programmeID: p.version.programmeID, startsAt: p.span.Start, terms: &p.version.Terms}
 	err = eachPage(ctx, tx, of, func(items []*dbsqlc.SettlementItemInsertParams) error {
 		for _, item := range items {
 			preview.Evaluated++

@@ -78,6 +78,9 @@ func (runner *Runner) Work(ctx context.Context, job Job, runID int64, complete f
 	if err == nil && !ended {
 		verdict, err = h.work(ctx)
 	}
+	if errors.Is(err, ErrRunLost) && h.row != nil {
+		verdict, err = h.leaveEnded(ctx, err)
+	}
 	if err == nil {
 		return verdict, nil
 	}
@@ -144,13 +147,8 @@ func (h *hold) take(ctx context.Context) (ended bool, verdict *Verdict, err erro
 		run := &row.SettlementRun
 		if isEnded(run.State) {
 			ended = true
-			if verdict, err = readVerdict(ctx, tx, h.runID); err != nil {
-				return err
-			}
-			if err := verdict.endError(); err != nil {
-				return err
-			}
-			return h.completeNeutral(ctx, tx, verdict)
+			verdict, err = h.leave(ctx, tx)
+			return err
 		}
 		if run.State == stateAwaitingApproval {
 			ended = true
@@ -187,6 +185,43 @@ func (h *hold) take(ctx context.Context) (ended bool, verdict *Verdict, err erro
 		verdict.log(ctx, h.runner.logger)
 	}
 	return ended, verdict, err
+}
+
+// leave completes the job of a run that has ended, or returns what its end is to the
+// job.
+func (h *hold) leave(ctx context.Context, tx pgx.Tx) (*Verdict, error) {
+	verdict, err := readVerdict(ctx, tx, h.runID)
+	if err != nil {
+		return nil, err
+	}
+	if err := verdict.endError(); err != nil {
+		return verdict, err
+	}
+	return verdict, h.completeNeutral(ctx, tx, verdict)
+}
+
+// leaveEnded is for a run that was lost on the way: where a person has ended it, that is
+// no failure of the job.
+func (h *hold) leaveEnded(ctx context.Context, lost error) (verdict *Verdict, err error) {
+	ended := false
+	err = pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
+		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: h.runID})
+		if err != nil {
+			return fmt.Errorf("lock it: %w", err)
+		}
+		if ended = isEnded(row.SettlementRun.State); !ended {
+			return nil
+		}
+		verdict, err = h.leave(ctx, tx)
+		return err
+	})
+	if !ended || errors.Is(err, freshness.ErrFenceLost) {
+		return nil, errors.Join(lost, err)
+	}
+	if err == nil && verdict.decided() {
+		verdict.log(ctx, h.runner.logger)
+	}
+	return verdict, err
 }
 
 // work goes from state to state.

@@ -8,6 +8,13 @@ import (
 	"truegreen/internal/dbsqlc"
 )
 
+// Kinds of runs.
+const (
+	runAdjustment = "adjustment" // what lines that came later change
+	runRegular    = "regular"
+	runRetry      = "retry" // of what its parent left undelivered
+)
+
 // States of a run: where the process is.
 const (
 	stateAborted          = "aborted"

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
@@ -135,6 +136,27 @@ func (bundle *testBundle) programme(ctx context.Context, t *testing.T, text stri
 func (bundle *testBundle) loser(ctx context.Context, t *testing.T, code string, lost money.Minor) {
 	t.Helper()
 	bundle.bet(ctx, t, code, lost, 0)
+}
+
+// loserAt is a player who lost an amount at an instant, by one bet.
+func (bundle *testBundle) loserAt(ctx context.Context, t *testing.T, code string, lost money.Minor, at time.Time) {
+	t.Helper()
+	require.NoError(t, pgtx.Do(ctx, bundle.db.Pool, func(tx pgx.Tx) error {
+		dbfactory.Player(ctx, t, tx, &dbfactory.PlayerOpts{At: at, Balance: lost, Code: code})
+		dbfactory.SettledBet(ctx, t, tx, dbfactory.BetOpts{At: at, Player: code, Stake: lost})
+		return nil
+	}))
+}
+
+// late is a bet of the week that comes when the week is settled, with the money for it.
+func (bundle *testBundle) late(ctx context.Context, t *testing.T, code string, stake, payout money.Minor) {
+	t.Helper()
+	at := weekStart().Add(2 * time.Hour)
+	require.NoError(t, pgtx.Do(ctx, bundle.db.Pool, func(tx pgx.Tx) error {
+		dbfactory.Apply(ctx, t, tx, activity.Line{Amount: stake, At: at, ID: uuid.NewString(), Player: code, Type: activity.TypeDeposit})
+		dbfactory.SettledBet(ctx, t, tx, dbfactory.BetOpts{At: at, Payout: payout, Player: code, Stake: stake})
+		return nil
+	}))
 }
 
 // bet registers a player who placed and settled one bet in the week.

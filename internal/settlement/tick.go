@@ -142,7 +142,7 @@ func (service *Service) planMissing(ctx context.Context, tx pgx.Tx, code string,
 			continue
 		}
 		// Nobody started it, so the author of its terms stands for its maker.
-		runID, err := service.planRun(ctx, tx, p, p.version.CreatedBy)
+		runID, err := service.planRun(ctx, tx, p, making{kind: runRegular, maker: p.version.CreatedBy})
 		if err != nil {
 			return 0, err
 		}

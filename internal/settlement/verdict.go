@@ -47,6 +47,7 @@ type Result struct {
 	Kind           string
 	MaxAttempts    int
 	Outcome        string
+	ParentRunID    int64 // of a retry; 0 for none
 	Pending        *int64
 	Period         string
 	PeriodEndsAt   time.Time
@@ -97,6 +98,7 @@ func resultOf(row *dbsqlc.SettlementResult) Result {
 		Kind:           row.Kind,
 		MaxAttempts:    int(row.MaxAttempts),
 		Outcome:        valueOr(row.Outcome, ""),
+		ParentRunID:    valueOr(row.ParentRunID, 0),
 		Pending:        row.Pending,
 		Period:         row.Period,
 		PeriodEndsAt:   row.PeriodEndsAt,
@@ -187,6 +189,12 @@ func (verdict *Verdict) attributes() []slog.Attr {
 		slog.String("period", result.Period),
 		slog.String("state", result.State),
 		slog.String("outcome", result.Outcome),
+	}
+	if result.RunKind != runRegular {
+		attributes = append(attributes, slog.String("run_kind", result.RunKind))
+	}
+	if result.ParentRunID != 0 {
+		attributes = append(attributes, slog.Int64("parent_run_id", result.ParentRunID))
 	}
 	if result.AbortReason != "" {
 		attributes = append(attributes,

@@ -1,10 +1,10 @@
 -- name: SettlementItemInsert :copyfrom
 -- SettlementItemInsert adds what a calculation found.
 INSERT INTO settlement_item (
-    amount_minor, basis_minor, capped_minor, currency, delivery, disposition, gross_minor, inputs,
+    adj, amount_minor, basis_minor, capped_minor, currency, delivery, disposition, entitled_minor, gross_minor, inputs,
     period_id, player_id, rate_ppm, reason, run_id, tier_from, tier_value
 ) VALUES (
-    @amount_minor, @basis_minor, @capped_minor, @currency, @delivery, @disposition, @gross_minor, @inputs,
+    @adj, @amount_minor, @basis_minor, @capped_minor, @currency, @delivery, @disposition, @entitled_minor, @gross_minor, @inputs,
     @period_id, @player_id, @rate_ppm, @reason, @run_id, @tier_from, @tier_value
 );
 
@@ -33,7 +33,7 @@ SET
     delivery = 'failed',
     failure_class = 'transient',
     failure_code = @failure_code::text
-WHERE run_id = @run_id
+WHERE run_id = (SELECT coalesce(run.parent_id, run.id) FROM settlement_run AS run WHERE run.id = @run_id)
     AND delivery = 'pending';
 
 -- name: SettlementItemVoid :exec
@@ -50,7 +50,7 @@ WHERE item.run_id = @run_id
     );
 
 -- name: SettlementItemCount :one
--- SettlementItemCount counts the items of a run by what became of them.
+-- SettlementItemCount counts the items that a run is about by what became of them.
 SELECT
     count(*) FILTER (WHERE item.delivery = 'credited') AS num_credited,
     count(*) FILTER (WHERE item.disposition = 'eligible') AS num_eligible,
@@ -58,12 +58,12 @@ SELECT
     count(*) FILTER (WHERE item.delivery = 'failed' AND item.failure_class NOT IN ('permanent', 'poison')) AS num_failed_for_now,
     count(*) FILTER (WHERE item.delivery = 'pending') AS num_pending,
     count(*) FILTER (WHERE item.delivery = 'withheld') AS num_withheld
-FROM settlement_item AS item
+FROM settlement_run_items AS item
 WHERE item.run_id = @run_id;
 
 -- name: SettlementItemReasons :many
--- SettlementItemReasons counts the items of a run by disposition, delivery and
--- reason, the largest groups first.
+-- SettlementItemReasons counts the items that a run is about by disposition, delivery
+-- and reason, the largest groups first.
 SELECT
     item.disposition,
     coalesce(item.delivery, '')::text AS delivery,
@@ -71,11 +71,21 @@ SELECT
     coalesce(item.failure_class, '')::text AS failure_class,
     count(*) AS num_items,
     sum(item.amount_minor)::bigint AS amount_minor
-FROM settlement_item AS item
+FROM settlement_run_items AS item
 WHERE item.run_id = @run_id
 GROUP BY 1, 2, 3, 4
 ORDER BY num_items DESC, 1, 2, 3, 4
 LIMIT @max_groups::int;
+
+-- name: SettlementItemUndelivered :one
+-- SettlementItemUndelivered counts what an ended run left undelivered.
+SELECT
+    count(*) AS num_items,
+    coalesce(sum(item.amount_minor), 0)::bigint AS amount_minor
+FROM settlement_item AS item
+WHERE item.run_id = @run_id
+    AND item.delivery IN ('pending', 'failed')
+    AND item.voided_at IS NULL;
 
 -- name: SettlementItemExplain :many
 -- SettlementItemExplain returns what the runs of a period found one player to be owed,
@@ -88,6 +98,7 @@ SELECT
     item.currency,
     coalesce(CASE WHEN item.voided_at IS NULL THEN item.delivery ELSE 'void' END, '')::text AS delivery,
     item.disposition,
+    item.entitled_minor,
     coalesce(item.failure_code, '')::text AS failure_code,
     item.gross_minor,
     item.inputs,

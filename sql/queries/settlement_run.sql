@@ -1,20 +1,48 @@
 -- name: SettlementRunInsert :one
--- SettlementRunInsert adds a run of a period that has none, aborted ones apart.
--- No row: it has one.
+-- SettlementRunInsert adds a regular run or an adjustment. No row: the period has such
+-- a run, aborted ones apart, or for an adjustment, ended ones.
 INSERT INTO settlement_run (created_by, currency, inputs_deadline_at, kind, max_attempts, period_ends_at, period_id, sources, version_id)
 VALUES (
     @created_by,
     @currency,
     greatest(@due_at::timestamptz, clock_timestamp()) + @inputs_deadline::interval,
-    'regular',
+    @kind,
     @max_attempts,
     @period_ends_at,
     @period_id,
     @sources::text[],
     @version_id
 )
-ON CONFLICT (period_id) WHERE state <> 'aborted' DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING id;
+
+-- name: SettlementRunInsertRetry :one
+-- SettlementRunInsertRetry adds a run that attempts again what its parent left
+-- undelivered; it is calculated from the start. No row: the parent has one that has not
+-- ended.
+INSERT INTO settlement_run (
+    calculated_at, created_by, currency, eligible_minor, inputs_at, inputs_deadline_at, kind, max_attempts,
+    num_eligible, num_evaluated, num_excluded, parent_id, period_ends_at, period_id, sources, state, version_id
+)
+SELECT
+    clock_timestamp(), @created_by, parent.currency, @eligible_minor::bigint, parent.inputs_at, parent.inputs_deadline_at, 'retry', parent.max_attempts,
+    @num_eligible::bigint, @num_eligible::bigint, 0, parent.id, parent.period_ends_at, parent.period_id, parent.sources, 'calculated', parent.version_id
+FROM settlement_run AS parent
+WHERE parent.id = @parent_id::bigint
+ON CONFLICT DO NOTHING
+RETURNING id;
+
+-- name: SettlementRunUnfinished :one
+-- SettlementRunUnfinished returns the adjustment of a period, or the retry of a run,
+-- that has not ended.
+SELECT run.id, run.state
+FROM settlement_run AS run
+WHERE run.state NOT IN ('done', 'aborted')
+    AND (
+        (run.kind = 'adjustment' AND run.period_id = sqlc.narg('period_id')::bigint)
+        OR (run.kind = 'retry' AND run.parent_id = sqlc.narg('parent_id')::bigint)
+    )
+LIMIT 1;
 
 -- name: SettlementRunLock :one
 -- SettlementRunLock locks a run to the end of the transaction and returns it with
@@ -39,13 +67,14 @@ WHERE run.id = @id
 FOR NO KEY UPDATE OF run;
 
 -- name: SettlementRunOfPeriod :one
--- SettlementRunOfPeriod returns the newest run of a period.
-SELECT run.id, run.state, run.abort_reason, run.started_at, version.version
+-- SettlementRunOfPeriod returns the newest regular run of a period.
+SELECT run.id, run.state, run.abort_reason, run.outcome, run.period_id, run.started_at, version.version
 FROM settlement_run AS run
 JOIN settlement_period AS period ON period.id = run.period_id
 JOIN programme_version AS version ON version.id = run.version_id
 WHERE period.programme_id = @programme_id
     AND period.key = @key
+    AND run.kind = 'regular'
 ORDER BY run.id DESC
 LIMIT 1;
 
@@ -149,6 +178,11 @@ WHERE id = @id;
 -- transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended('settlement budget ' || @programme_id::bigint, 0));
 
+-- name: SettlementOnceLock :exec
+-- SettlementOnceLock lets one calculation of a programme that pays a player once work at
+-- a time, until its transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('settlement once ' || @programme_id::bigint, 0));
+
 -- name: SettlementBudgetUsed :one
 -- SettlementBudgetUsed sums up what the other runs of a programme whose periods start
 -- from starts_at to ends_at have paid, or may still pay.
@@ -159,8 +193,10 @@ SELECT coalesce(sum(CASE
     WHEN run.started_at IS NOT NULL THEN (
         SELECT coalesce(sum(item.amount_minor), 0)
         FROM settlement_item AS item
-        WHERE item.run_id = run.id
-            AND item.delivery = 'credited'
+        JOIN settlement_attempt AS attempt ON attempt.item_id = item.id
+            AND attempt.run_id = run.id
+            AND attempt.result = 'credited'
+        WHERE item.run_id = coalesce(run.parent_id, run.id)
     )
 END), 0)::bigint AS used_minor
 FROM settlement_run AS run
@@ -247,7 +283,7 @@ FROM (
         count(*) FILTER (WHERE item.delivery = 'failed') AS num_failed,
         count(*) FILTER (WHERE item.delivery = 'pending') AS num_pending,
         count(*) FILTER (WHERE item.delivery = 'withheld') AS num_withheld
-    FROM settlement_item AS item
+    FROM settlement_run_items AS item
     WHERE item.run_id = @id
 ) AS counted
 WHERE settlement_run.id = @id
@@ -276,6 +312,25 @@ SET
     acknowledged_at = clock_timestamp(),
     acknowledged_by = @acknowledged_by::text
 WHERE id = @id;
+
+-- name: SettlementRunAcknowledgeDelivered :many
+-- SettlementRunAcknowledgeDelivered acknowledges a parent and its retries, if nothing
+-- of it is undelivered any more. It returns those that had not been.
+UPDATE settlement_run AS run
+SET
+    acknowledge_reason = @acknowledge_reason::text,
+    acknowledged_at = clock_timestamp(),
+    acknowledged_by = @acknowledged_by::text
+WHERE (run.id = @parent_id::bigint OR run.parent_id = @parent_id)
+    AND run.acknowledged_at IS NULL
+    AND (run.state = 'aborted' OR (run.state = 'done' AND run.outcome IN ('partial', 'none_delivered')))
+    AND NOT EXISTS (
+        SELECT
+        FROM settlement_item AS item
+        WHERE item.run_id = @parent_id
+            AND item.delivery IN ('pending', 'failed')
+    )
+RETURNING run.id;
 
 -- name: SettlementRunJobIsLive :one
 -- SettlementRunJobIsLive tells whether a job of River is going to work or works.
