@@ -82,6 +82,48 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION settlement_claim IS 'The next undelivered items of a run, or of a retry''s parent, in order of players. The caller holds the run''s lock, which keeps the items to it: a parent has ended, and has one retry at a time.';
 
+-- +goose StatementBegin
+CREATE FUNCTION settlement_unbooked(p_run_id bigint) RETURNS bigint
+LANGUAGE plpgsql STABLE
+-- Each row is found by its key: the ledger is far larger than a run.
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET jit = off
+AS $$
+DECLARE
+    num_unbooked bigint;
+    settled record;
+BEGIN
+    SELECT period.key, programme.code INTO settled
+    FROM settlement_run AS run
+    JOIN settlement_period AS period ON period.id = run.period_id
+    JOIN programme ON programme.id = period.programme_id
+    WHERE run.id = p_run_id;
+
+    SELECT count(*) INTO num_unbooked
+    FROM settlement_run_items AS concern
+    JOIN settlement_item AS item ON item.id = concern.item_id
+    WHERE concern.run_id = p_run_id
+        AND concern.delivery = 'credited'
+        AND NOT EXISTS (
+            SELECT
+            FROM player
+            JOIN ledger_txn AS txn ON txn.reference = settlement_reference(settled.code, settled.key, player.code, item.currency, item.adj)
+            JOIN ledger_account AS account ON account.player_id = player.id
+                AND account.currency = item.currency
+            JOIN ledger_entry AS entry ON entry.txn_id = txn.id
+                AND entry.account_id = account.id
+            WHERE player.id = item.player_id
+                AND txn.kind = 'credit'
+                AND entry.amount_minor = item.amount_minor
+        );
+    RETURN num_unbooked;
+END;
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION settlement_unbooked IS 'How many items that a run has credited are not in the ledger with their reference, player and amount. A run ends with its outcome only if it is none.';
+
 CREATE OR REPLACE VIEW settlement_results AS
 SELECT
     run.id AS run_id,
@@ -121,12 +163,13 @@ SELECT
     period.due_at,
     run.job_id,
     run.job_end,
-    run.parent_id AS parent_run_id
+    run.parent_id AS parent_run_id,
+    run.sources
 FROM settlement_run AS run
 JOIN settlement_period AS period ON period.id = run.period_id
 JOIN programme ON programme.id = period.programme_id
 JOIN programme_version AS version ON version.id = run.version_id;
-COMMENT ON VIEW settlement_results IS 'Every settlement run: where it is (state), what it delivered (outcome, once done), and its counts; those of credits are final when finished_at is set. A retry counts what its parent had left undelivered, and what of that it delivered itself. Amounts are minor units of currency. inputs_at is the watermark that the calculation rests on; without an outcome nothing was proven.';
+COMMENT ON VIEW settlement_results IS 'Every settlement run: where it is (state), what it delivered (outcome, once done), and its counts; those of credits are final when finished_at is set. A retry counts what its parent had left undelivered, and what of that it delivered itself. Amounts are minor units of currency. inputs_at is the lowest watermark of its sources, which the calculation rests on; without an outcome nothing was proven.';
 
 CREATE OR REPLACE VIEW settlement_credits AS
 SELECT
@@ -295,6 +338,7 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION settlement_claim IS 'The next undelivered items of a run, in order of players. The caller holds the run''s lock, which keeps the items to it.';
 
+DROP FUNCTION settlement_unbooked;
 DROP VIEW settlement_run_items;
 ALTER TABLE settlement_item DROP COLUMN entitled_minor;
 COMMENT ON COLUMN settlement_item.adj IS NULL;

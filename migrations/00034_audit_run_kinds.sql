@@ -447,7 +447,16 @@ WITH tier AS (
     FROM tier
 ), judged AS (
     SELECT
-        item.*,
+        -- By name: another column is dropped by the migration before.
+        item.id,
+        item.run_id,
+        item.amount_minor,
+        item.capped_minor,
+        item.disposition,
+        item.gross_minor,
+        item.rate_ppm,
+        item.tier_from,
+        item.tier_value,
         least(item.gross_minor, (version.rules ->> 'cap')::bigint) AS due_capped,
         CASE
             WHEN version.rules ->> 'shape' IS DISTINCT FROM 'graduated' THEN div(greatest(item.basis_minor, 0) * item.rate_ppm, 1000000)

@@ -54,7 +54,7 @@ type ProgrammeVersion struct {
 	Version   int32
 }
 
-// Every settlement run: where it is (state), what it delivered (outcome, once done), and its counts; those of credits are final when finished_at is set. A retry counts what its parent had left undelivered, and what of that it delivered itself. Amounts are minor units of currency. inputs_at is the watermark that the calculation rests on; without an outcome nothing was proven.
+// Every settlement run: where it is (state), what it delivered (outcome, once done), and its counts; those of credits are final when finished_at is set. A retry counts what its parent had left undelivered, and what of that it delivered itself. Amounts are minor units of currency. inputs_at is the lowest watermark of its sources, which the calculation rests on; without an outcome nothing was proven.
 type SettlementResult struct {
 	RunID            int64
 	Programme        string
@@ -94,6 +94,7 @@ type SettlementResult struct {
 	JobID            *int64
 	JobEnd           *string
 	ParentRunID      *int64
+	Sources          []string
 }
 
 // One settlement of one period: regular, once; retry, of what an earlier run left undelivered; adjustment, of what lines that came later change. state says where the process is, outcome what was delivered; the counts are those at the run's end. A lying outcome is refused by the constraints.

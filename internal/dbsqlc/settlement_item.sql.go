@@ -339,6 +339,22 @@ func (q *Queries) SettlementItemRefuse(ctx context.Context, db DBTX, arg *Settle
 	return done, err
 }
 
+const settlementItemUnbooked = `-- name: SettlementItemUnbooked :one
+SELECT settlement_unbooked($1::bigint)::bigint AS num_unbooked
+`
+
+type SettlementItemUnbookedParams struct {
+	RunID int64
+}
+
+// SettlementItemUnbooked counts what a run has credited and the ledger does not have so.
+func (q *Queries) SettlementItemUnbooked(ctx context.Context, db DBTX, arg *SettlementItemUnbookedParams) (int64, error) {
+	row := db.QueryRow(ctx, settlementItemUnbooked, arg.RunID)
+	var num_unbooked int64
+	err := row.Scan(&num_unbooked)
+	return num_unbooked, err
+}
+
 const settlementItemUndelivered = `-- name: SettlementItemUndelivered :one
 SELECT
     count(*) AS num_items,

@@ -122,7 +122,7 @@ func (q *Queries) SettlementOnceLock(ctx context.Context, db DBTX, arg *Settleme
 }
 
 const settlementResultGet = `-- name: SettlementResultGet :one
-SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end, result.parent_run_id
+SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end, result.parent_run_id, result.sources
 FROM settlement_results AS result
 WHERE result.run_id = $1
 `
@@ -174,12 +174,13 @@ func (q *Queries) SettlementResultGet(ctx context.Context, db DBTX, arg *Settlem
 		&i.JobID,
 		&i.JobEnd,
 		&i.ParentRunID,
+		&i.Sources,
 	)
 	return &i, err
 }
 
 const settlementResultList = `-- name: SettlementResultList :many
-SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end, result.parent_run_id
+SELECT result.run_id, result.programme, result.kind, result.period, result.run_kind, result.version, result.state, result.outcome, result.evaluated, result.eligible, result.credited, result.failed, result.withheld, result.excluded, result.pending, result.currency, result.eligible_amount, result.credited_amount, result.failed_amount, result.started_at, result.finished_at, result.acknowledged_at, result.abort_reason, result.abort_detail, result.created_at, result.created_by, result.approved_at, result.approved_by, result.attempt, result.max_attempts, result.inputs_at, result.inputs_deadline_at, result.period_starts_at, result.period_ends_at, result.due_at, result.job_id, result.job_end, result.parent_run_id, result.sources
 FROM settlement_results AS result
 WHERE $1::text = '' OR result.programme = $1
 ORDER BY result.run_id DESC
@@ -241,6 +242,7 @@ func (q *Queries) SettlementResultList(ctx context.Context, db DBTX, arg *Settle
 			&i.JobID,
 			&i.JobEnd,
 			&i.ParentRunID,
+			&i.Sources,
 		); err != nil {
 			return nil, err
 		}
@@ -992,6 +994,23 @@ func (q *Queries) SettlementRunTake(ctx context.Context, db DBTX, arg *Settlemen
 	var epoch int64
 	err := row.Scan(&epoch)
 	return epoch, err
+}
+
+const settlementRunUncalculated = `-- name: SettlementRunUncalculated :exec
+UPDATE settlement_run
+SET num_calculations = num_calculations - 1
+WHERE id = $1
+`
+
+type SettlementRunUncalculatedParams struct {
+	ID int64
+}
+
+// SettlementRunUncalculated notes that a calculation was called off, which is as if it
+// had not been begun.
+func (q *Queries) SettlementRunUncalculated(ctx context.Context, db DBTX, arg *SettlementRunUncalculatedParams) error {
+	_, err := db.Exec(ctx, settlementRunUncalculated, arg.ID)
+	return err
 }
 
 const settlementRunUnfinished = `-- name: SettlementRunUnfinished :one

@@ -71,6 +71,9 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 			return h.completeNeutral(ctx, tx, nil)
 		}
 	})
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return false, nil, errors.Join(err, h.callOff(ctx))
+	}
 	if errors.Is(err, errArithmetic) {
 		verdict, err = h.abort(ctx, abortInvariant, err.Error())
 		return false, verdict, err
@@ -82,6 +85,22 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 		}
 	}
 	return approved, verdict, err
+}
+
+// callOff takes back that a calculation was begun: a process that is told to stop spends
+// none of those that a run may have.
+func (h *hold) callOff(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failureTimeout)
+	defer cancel()
+	return pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
+		if _, err := h.fence(ctx, tx, stateCalculating); err != nil {
+			return err
+		}
+		if err := queries.SettlementRunUncalculated(ctx, tx, &dbsqlc.SettlementRunUncalculatedParams{ID: h.runID}); err != nil {
+			return fmt.Errorf("call its calculation off: %w", err)
+		}
+		return nil
+	})
 }
 
 // subject is what the run calculates.

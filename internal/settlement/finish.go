@@ -2,6 +2,7 @@ package settlement
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -12,10 +13,14 @@ import (
 	"truegreen/internal/programme"
 )
 
+// errUnbooked rolls back the end of a run whose credits are not what the ledger says.
+var errUnbooked = errors.New("credited items are not in the ledger")
+
 // endPass ends the run, or says what the next pass is to deliver.
 func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
 	var verdict *Verdict
 	var failure error
+	var numUnbooked int64
 	err := pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
 		state := stateDelivering
 		if spent {
@@ -34,6 +39,13 @@ func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
 			if _, err := queries.SettlementItemFailPending(ctx, tx, &params); err != nil {
 				return fmt.Errorf("give up what no attempt got to: %w", err)
 			}
+			numUnbooked, err = queries.SettlementItemUnbooked(ctx, tx, &dbsqlc.SettlementItemUnbookedParams{RunID: h.runID})
+			if err != nil {
+				return fmt.Errorf("compare with the ledger: %w", err)
+			}
+			if numUnbooked > 0 {
+				return errUnbooked
+			}
 			if verdict, err = h.finish(ctx, tx, jobEnd); err != nil {
 				return err
 			}
@@ -49,6 +61,9 @@ func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
 		}
 		return h.recordFailedPass(ctx, tx, verdict, failure)
 	})
+	if errors.Is(err, errUnbooked) {
+		return h.abort(ctx, abortInvariant, fmt.Sprintf("%d of the items that it credited are not in the ledger with their reference, player and amount", numUnbooked))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -178,6 +178,40 @@ func TestRunner_Work_Interference(t *testing.T) {
 		require.ErrorContains(t, err, "was aborted after it had begun to pay")
 	})
 
+	t.Run("ACreditThatTheLedgerDoesNotHaveEndsNoRunWell", func(t *testing.T) {
+		t.Parallel()
+
+		for name, change := range map[string]string{
+			"AnItemThatSomebodyMarked": "UPDATE settlement_item SET attempts = 1, credited_at = now(), delivery = 'credited' WHERE player_id = (SELECT id FROM player WHERE code = 'p-002')",
+			"AnotherAmount":            "UPDATE settlement_item SET amount_minor = 99 WHERE player_id = (SELECT id FROM player WHERE code = 'p-000')",
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+
+				ctx := t.Context()
+				config := defaultConfig()
+				config.ChunkSize = 1
+				config.LockTimeout = 15 * time.Second
+				bundle := setup(ctx, t, config)
+				bundle.programme(ctx, t, weekly)
+				for n := range 3 {
+					bundle.loser(ctx, t, numbered(n), 1000)
+				}
+				bundle.watermark(ctx, t, weekEnd())
+				release := bundle.lockWallet(ctx, t, numbered(1))
+				runID := bundle.plan(ctx, t)
+				bundle.work(ctx, t)
+				bundle.awaitLockWaits(ctx, t, 1)
+				bundle.exec(ctx, t, change)
+				release()
+				result := bundle.await(ctx, t, runID, "done", "aborted")
+				require.Equal(t, "invariant", result.AbortReason, "%+v", result)
+				require.Equal(t, "1 of the items that it credited are not in the ledger with their reference, player and amount", result.AbortDetail)
+				require.Equal(t, []string{"discarded"}, bundle.awaitJobs(ctx, t))
+			})
+		}
+	})
+
 	t.Run("APassThatWasCutOffBehindItsBeginningIsGoneOnWith", func(t *testing.T) {
 		t.Parallel()
 

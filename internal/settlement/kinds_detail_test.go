@@ -112,6 +112,40 @@ func TestRunner_Work_Lossback(t *testing.T) {
 	})
 }
 
+// TestRunner_Work_Lossback_Once: a late deposit gives a player two windows, which end in
+// two weeks that are calculated at the same time.
+func TestRunner_Work_Lossback_Once(t *testing.T) {
+	t.Parallel()
+
+	ctx := t.Context()
+	bundle := setup(ctx, t, defaultConfig())
+	bundle.programme(ctx, t, strings.NewReplacer("kind: cashback", "kind: lossback\n    window: 24h", "    basis: game\n", "").Replace(weekly))
+	bundle.plays(ctx, t, "a", 1000, weekEnd().Add(-12*time.Hour), map[time.Duration]money.Minor{time.Hour: 600})
+	bundle.watermarksAt(ctx, t, weekEnd().AddDate(0, 0, 7))
+	tx, err := bundle.db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	_, err = tx.Exec(ctx, "LOCK TABLE settlement_item IN EXCLUSIVE MODE")
+	require.NoError(t, err)
+	later, err := bundle.service.Plan(ctx, "weekly", nextWeek, "person")
+	require.NoError(t, err)
+	bundle.work(ctx, t)
+	bundle.awaitLockWaits(ctx, t, 1)
+
+	bundle.apply(ctx, t, activity.Line{Amount: 800, At: weekEnd().Add(-48 * time.Hour), ID: "late", Player: "a", Type: activity.TypeDeposit})
+	require.NoError(t, pgtx.Do(ctx, bundle.db.Pool, func(tx pgx.Tx) error {
+		dbfactory.SettledBet(ctx, t, tx, dbfactory.BetOpts{At: weekEnd().Add(-47 * time.Hour), Player: "a", Stake: 300})
+		return nil
+	}))
+	earlier := bundle.plan(ctx, t)
+	bundle.awaitLockWaits(ctx, t, 2)
+	require.NoError(t, tx.Rollback(ctx))
+	require.Equal(t, "all_delivered", bundle.await(ctx, t, later, "done").Outcome)
+	require.Equal(t, "no_eligible", bundle.await(ctx, t, earlier, "done").Outcome)
+	require.Equal(t, 1, bundle.count(ctx, t, "SELECT count(*) FROM ledger_txn WHERE kind = 'credit'"))
+	bundle.requireTrueBooks(ctx, t)
+}
+
 func TestRunner_Work_Cash(t *testing.T) {
 	t.Parallel()
 

@@ -88,7 +88,7 @@ func TestRunner_Tick(t *testing.T) {
 		bundle.work(ctx, t)
 		runID := bundle.plan(ctx, t)
 		result := bundle.await(ctx, t, runID, "waiting_inputs")
-		require.Contains(t, result.WaitsFor(), "its watermarks to reach 2026-11-08T15:00:00Z")
+		require.Contains(t, result.WaitsFor(), "the watermarks of bets to reach 2026-11-08T15:00:00Z")
 		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t))
 		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_item"))
 		// Others of the programme are planned, this one is left waiting.
@@ -306,6 +306,31 @@ func TestRunner_Tick(t *testing.T) {
 		require.Equal(t, "all_delivered", result.Outcome)
 		require.Equal(t, 1, result.Attempt)
 		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM job_failures"))
+	})
+
+	t.Run("AProcessThatStopsInACalculationSpendsNone", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		runID := bundle.plan(ctx, t)
+		tx, err := bundle.db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		_, err = tx.Exec(ctx, "LOCK TABLE settlement_item IN EXCLUSIVE MODE")
+		require.NoError(t, err)
+		require.NoError(t, bundle.client.Start(ctx))
+		bundle.awaitLockWaits(ctx, t, 1)
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT num_calculations FROM settlement_run"))
+		require.NoError(t, bundle.client.StopAndCancel(ctx))
+		require.Equal(t, 0, bundle.count(ctx, t, "SELECT num_calculations FROM settlement_run"))
+		require.NoError(t, tx.Rollback(ctx))
+		bundle.work(ctx, t)
+		require.Equal(t, "all_delivered", bundle.await(ctx, t, runID, "done").Outcome)
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT num_calculations FROM settlement_run"))
 	})
 
 	t.Run("AProgrammeThatFailsHoldsBackNoOther", func(t *testing.T) {

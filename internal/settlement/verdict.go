@@ -54,6 +54,7 @@ type Result struct {
 	Programme      string
 	RunID          int64
 	RunKind        string
+	Sources        []string   // whose watermarks it waits for
 	StartedAt      *time.Time // of the delivery
 	State          string
 	Version        int
@@ -105,6 +106,7 @@ func resultOf(row *dbsqlc.SettlementResult) Result {
 		Programme:      row.Programme,
 		RunID:          row.RunID,
 		RunKind:        row.RunKind,
+		Sources:        row.Sources,
 		StartedAt:      row.StartedAt,
 		State:          row.State,
 		Version:        int(row.Version),
@@ -305,7 +307,7 @@ func (result *Result) WaitsForInputs() bool { return result.State == stateWaitin
 func (result *Result) WaitsFor() string {
 	switch result.State {
 	case stateWaitingInputs:
-		return "its watermarks to reach " + result.PeriodEndsAt.UTC().Format(time.RFC3339)
+		return fmt.Sprintf("the watermarks of %s to reach %s", strings.Join(result.Sources, " and "), result.PeriodEndsAt.UTC().Format(time.RFC3339))
 	case stateAwaitingApproval:
 		return fmt.Sprintf("the approval of somebody other than %s", result.CreatedBy)
 	default:

@@ -77,6 +77,10 @@ GROUP BY 1, 2, 3, 4
 ORDER BY num_items DESC, 1, 2, 3, 4
 LIMIT @max_groups::int;
 
+-- name: SettlementItemUnbooked :one
+-- SettlementItemUnbooked counts what a run has credited and the ledger does not have so.
+SELECT settlement_unbooked(@run_id::bigint)::bigint AS num_unbooked;
+
 -- name: SettlementItemUndelivered :one
 -- SettlementItemUndelivered counts what an ended run left undelivered.
 SELECT

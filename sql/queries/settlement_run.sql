@@ -134,6 +134,13 @@ SET
     state = 'calculating'
 WHERE id = @id;
 
+-- name: SettlementRunUncalculated :exec
+-- SettlementRunUncalculated notes that a calculation was called off, which is as if it
+-- had not been begun.
+UPDATE settlement_run
+SET num_calculations = num_calculations - 1
+WHERE id = @id;
+
 -- name: SettlementRunCalculated :one
 -- SettlementRunCalculated counts the items of a run, from the rows, and notes on
 -- which watermark they rest.

@@ -179,7 +179,7 @@ func TestSettlement(t *testing.T) {
 		// Nobody played, or the feed is dead: nobody knows yet.
 		out, code := s.settle(ctx, t)
 		require.Equal(t, 5, code, out)
-		require.Contains(t, out, "its watermarks to reach 2026-11-08T15:00:00Z")
+		require.Contains(t, out, "the watermarks of bets to reach 2026-11-08T15:00:00Z")
 		out, err := s.run(ctx, t, `{"type":"watermark","source":"bets","at":"2026-11-08T15:00:00Z"}`+"\n", "import", "-")
 		require.NoError(t, err, out)
 		s.waitText(ctx, t, "no_eligible", "SELECT coalesce(outcome, state) FROM settlement_results WHERE period = $1", settledWeek)
