@@ -250,7 +250,50 @@ func TestSettlement(t *testing.T) {
 		require.Equal(t, "5", s.text(ctx, t, "SELECT metadata #>> '{output,result,num_failed}' FROM river_job WHERE kind = 'settlement_cashback' AND args ->> 'run_id' = (SELECT run_id::text FROM settlement_results WHERE period = $1)", settledWeek))
 		require.Equal(t, "degraded", s.text(ctx, t, "SELECT verdict FROM worker_freshness WHERE loop = 'settlement_cashback'"))
 		s.requireTrueBooks(ctx, t)
+
+		// The accounts are thawed, and what is left is delivered.
+		s.thaw(ctx, t, 20)
+		out, err := s.run(ctx, t, "", "settlement", "retry", "1", "--as", "operator", "--reason", "thawed")
+		require.NoError(t, err, out)
+		require.Contains(t, out, "retried by run 2 (retry of run 1) of weekly 2026-W45: approved")
+		s.waitText(ctx, t, "all_delivered", "SELECT coalesce(outcome, state) FROM settlement_results WHERE run_id = 2")
+		s.waitText(ctx, t, "idle", "SELECT verdict FROM worker_freshness WHERE loop = 'settlement_cashback'")
+		require.Equal(t, 20, s.count(ctx, t, "SELECT count(*) FROM wallet_balances WHERE balance = 100"))
+		out, code = s.settle(ctx, t)
+		require.Equal(t, 3, code, "what became of the run itself: %s", out)
+		s.requireTrueBooks(ctx, t)
+
+		// A bet that came late adds to the week.
+		out, err = s.run(ctx, t, `{"type":"bet","id":"late","player":"p-0003","category":"slots","stake":60,"at":"2026-11-03T03:00:00Z"}
+{"type":"result","bet":"late","payout":0,"at":"2026-11-03T03:00:05Z"}
+`, "import", "-")
+		require.NoError(t, err, out)
+		out, err = s.run(ctx, t, "", "settlement", "preview", "weekly", settledWeek)
+		require.NoError(t, err, out)
+		require.Contains(t, out, "preview of an adjustment of weekly 2026-W45 (cashback, version 1): 20 evaluated, 1 eligible, 19 excluded; eligible 6 KRW")
+		out, err = s.run(ctx, t, "", "settlement", "adjust", "weekly", settledWeek, "--wait", "--as", "operator")
+		require.NoError(t, err, out)
+		require.Contains(t, out, "run 3 (adjustment) of weekly 2026-W45: done/all_delivered")
+		require.Equal(t, "46", s.text(ctx, t, "SELECT balance::text FROM wallet_balances WHERE player = 'p-0003'"))
+		out, err = s.run(ctx, t, "", "settlement", "explain", "weekly", settledWeek, "p-0003")
+		require.NoError(t, err, out)
+		require.Contains(t, out, "before: 100 was owed already; 106 - 100 = 6")
+		s.waitPublished(ctx, t)
+		s.checkDelivery(ctx, t)
+		s.requireTrueBooks(ctx, t)
 	})
+}
+
+// thaw makes all players active.
+func (s *stack) thaw(ctx context.Context, t *testing.T, numPlayers int) {
+	t.Helper()
+	var lines strings.Builder
+	for n := range numPlayers {
+		fmt.Fprintf(&lines, `{"type":"player","player":"p-%04d","agent":null,"currency":"KRW","vip":0,"rolling_ppm":0,"status":"active","at":"2026-11-10T00:00:00Z"}
+`, n)
+	}
+	out, err := s.run(ctx, t, lines.String(), "import", "-")
+	require.NoError(t, err, out)
 }
 
 // TestSettlement_Kill kills a worker in the middle of a delivery while a second
