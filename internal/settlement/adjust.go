@@ -77,6 +77,9 @@ func (run *regularRun) isVoid() bool { return run.State == stateAborted && run.S
 // unfinished says which run is in the way of another one.
 func unfinished(ctx context.Context, tx pgx.Tx, of *dbsqlc.SettlementRunUnfinishedParams) error {
 	other, err := queries.SettlementRunUnfinished(ctx, tx, of)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fault.Invalid("another run did it, and has just ended: see what it left, and try again")
+	}
 	if err != nil {
 		return fmt.Errorf("look for the run that does it: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 // Decision is what a person decided about a run.
 type Decision struct {
 	By     string // who; 1 to 200 characters
-	Reason string // why; may be empty for an approval
+	Reason string // why; may be empty for an approval and a retry
 	RunID  int64
 }
 
