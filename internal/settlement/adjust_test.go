@@ -150,6 +150,22 @@ func TestService_Adjust(t *testing.T) {
 		bundle.requireTrueBooks(ctx, t)
 	})
 
+	t.Run("AppliesTheTermsOfTheRunAndNoLaterOnes", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle, _ := inPart(ctx, t, weekly)
+		bundle.programme(ctx, t, strings.Replace(weekly, "rate_ppm: 100000", "rate_ppm: 500000", 1))
+		bundle.late(ctx, t, "a", 500, 0)
+		preview, err := bundle.service.Preview(ctx, "weekly", week)
+		require.NoError(t, err)
+		require.Equal(t, 1, preview.Version.Number)
+		adjustment := bundle.adjust(ctx, t)
+		require.Equal(t, 1, adjustment.Version)
+		require.Equal(t, "a/1=50:credited(100) b/1=0:overpaid(100) c/1=0:overpaid(100)", bundle.differences(ctx, t, adjustment.RunID))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
 	t.Run("OneThatWasRejectedClaimsNothing", func(t *testing.T) {
 		t.Parallel()
 
