@@ -878,25 +878,9 @@ func (q *Queries) SettlementRunOfPeriod(ctx context.Context, db DBTX, arg *Settl
 }
 
 const settlementRunOrphans = `-- name: SettlementRunOrphans :many
-SELECT run.id
-FROM settlement_run AS run
-WHERE run.state NOT IN ('done', 'aborted', 'awaiting_approval')
-    AND (
-        run.state <> 'waiting_inputs'
-        OR run.inputs_deadline_at < clock_timestamp()
-        OR run.period_ends_at <= (
-            SELECT CASE WHEN count(*) = cardinality(run.sources) THEN min(input_watermark.at) END
-            FROM input_watermark
-            WHERE input_watermark.source = ANY(run.sources)
-        )
-    )
-    AND NOT EXISTS (
-        SELECT
-        FROM river_job AS job
-        WHERE job.id = run.job_id
-            AND job.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
-    )
-ORDER BY run.id
+SELECT orphan.run_id
+FROM settlement_orphans AS orphan
+ORDER BY orphan.run_id
 LIMIT $1::int
 `
 
@@ -905,9 +889,7 @@ type SettlementRunOrphansParams struct {
 }
 
 // SettlementRunOrphans returns unfinished runs that can go on by themselves and
-// have no live job, oldest first. A run that waits for its inputs can go on when
-// the watermarks of its sources have reached the end of its period, or when its
-// deadline is over.
+// have no live job, oldest first.
 func (q *Queries) SettlementRunOrphans(ctx context.Context, db DBTX, arg *SettlementRunOrphansParams) ([]int64, error) {
 	rows, err := db.Query(ctx, settlementRunOrphans, arg.MaxRuns)
 	if err != nil {
@@ -916,11 +898,11 @@ func (q *Queries) SettlementRunOrphans(ctx context.Context, db DBTX, arg *Settle
 	defer rows.Close()
 	var items []int64
 	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
+		var run_id int64
+		if err := rows.Scan(&run_id); err != nil {
 			return nil, err
 		}
-		items = append(items, id)
+		items = append(items, run_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

@@ -365,28 +365,10 @@ SELECT pg_advisory_xact_lock(hashtextextended('settlement credits', 0));
 
 -- name: SettlementRunOrphans :many
 -- SettlementRunOrphans returns unfinished runs that can go on by themselves and
--- have no live job, oldest first. A run that waits for its inputs can go on when
--- the watermarks of its sources have reached the end of its period, or when its
--- deadline is over.
-SELECT run.id
-FROM settlement_run AS run
-WHERE run.state NOT IN ('done', 'aborted', 'awaiting_approval')
-    AND (
-        run.state <> 'waiting_inputs'
-        OR run.inputs_deadline_at < clock_timestamp()
-        OR run.period_ends_at <= (
-            SELECT CASE WHEN count(*) = cardinality(run.sources) THEN min(input_watermark.at) END
-            FROM input_watermark
-            WHERE input_watermark.source = ANY(run.sources)
-        )
-    )
-    AND NOT EXISTS (
-        SELECT
-        FROM river_job AS job
-        WHERE job.id = run.job_id
-            AND job.state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
-    )
-ORDER BY run.id
+-- have no live job, oldest first.
+SELECT orphan.run_id
+FROM settlement_orphans AS orphan
+ORDER BY orphan.run_id
 LIMIT @max_runs::int;
 
 -- name: SettlementResultList :many
