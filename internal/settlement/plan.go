@@ -44,6 +44,34 @@ func closedPeriods(versions []Version, now time.Time) ([]planned, error) {
 	return closed, nil
 }
 
+// dueWithoutRun lists the periods of a programme that are due and have no run, in
+// order: what a tick plans, and what alarms when none does.
+func dueWithoutRun(ctx context.Context, db dbsqlc.DBTX, code string, now time.Time) ([]planned, error) {
+	versions, err := listVersions(ctx, db, code)
+	if err != nil || len(versions) == 0 {
+		return nil, err
+	}
+	keys, err := queries.SettlementPeriodKeysWithRun(ctx, db, &dbsqlc.SettlementPeriodKeysWithRunParams{ProgrammeID: versions[0].programmeID})
+	if err != nil {
+		return nil, fmt.Errorf("list periods: %w", err)
+	}
+	hasRun := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		hasRun[key] = true
+	}
+	closed, err := closedPeriods(versions, now)
+	if err != nil {
+		return nil, err
+	}
+	var missing []planned
+	for _, p := range closed {
+		if p.version != nil && !hasRun[p.span.Key] && !now.Before(p.dueAt) {
+			missing = append(missing, p)
+		}
+	}
+	return missing, nil
+}
+
 // effectiveSince is the first day on which any version of a programme was in force; nil
 // if none is approved.
 func effectiveSince(versions []Version) *timewindow.Day {
@@ -182,7 +210,7 @@ func (service *Service) Plan(ctx context.Context, code, key, by string) (int64, 
 // the plan of one period of it.
 func (service *Service) inPeriod(ctx context.Context, code, key string, fn func(tx pgx.Tx, versions []Version, p planned) error) error {
 	return pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
-		if _, err := lockProgramme(ctx, tx, code); err != nil {
+		if err := lockProgramme(ctx, tx, code); err != nil {
 			return err
 		}
 		versions, err := listVersions(ctx, tx, code)

@@ -144,7 +144,7 @@ func ensureProgramme(ctx context.Context, tx pgx.Tx, terms *programme.Terms) (*d
 func (service *Service) ApproveVersion(ctx context.Context, code string, number int, by string) (*Version, error) {
 	var approved *Version
 	err := pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
-		if _, err := lockProgramme(ctx, tx, code); err != nil {
+		if err := lockProgramme(ctx, tx, code); err != nil {
 			return err
 		}
 		versions, err := listVersions(ctx, tx, code)
@@ -180,15 +180,15 @@ func (service *Service) Versions(ctx context.Context) ([]Version, error) {
 	return listVersions(ctx, service.pool, "")
 }
 
-func lockProgramme(ctx context.Context, tx pgx.Tx, code string) (*dbsqlc.Programme, error) {
-	stored, err := queries.ProgrammeLock(ctx, tx, &dbsqlc.ProgrammeLockParams{Code: code})
+func lockProgramme(ctx context.Context, tx pgx.Tx, code string) error {
+	_, err := queries.ProgrammeLock(ctx, tx, &dbsqlc.ProgrammeLockParams{Code: code})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fault.NotFound("there is no programme %s: see truegreen programmes list", code)
+		return fault.NotFound("there is no programme %s: see truegreen programmes list", code)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("lock programme %s: %w", code, err)
+		return fmt.Errorf("lock programme %s: %w", code, err)
 	}
-	return stored, nil
+	return nil
 }
 
 func listVersions(ctx context.Context, db dbsqlc.DBTX, code string) ([]Version, error) {

@@ -108,38 +108,22 @@ func (service *Service) planAll(ctx context.Context, tx pgx.Tx) (int, error) {
 
 // planMissing adds runs for due periods that have none, oldest first.
 func (service *Service) planMissing(ctx context.Context, tx pgx.Tx, code string, most int) (int, error) {
-	stored, err := lockProgramme(ctx, tx, code)
-	if err != nil {
+	if err := lockProgramme(ctx, tx, code); err != nil {
 		return 0, err
-	}
-	versions, err := listVersions(ctx, tx, code)
-	if err != nil {
-		return 0, err
-	}
-	keys, err := queries.SettlementPeriodKeysWithRun(ctx, tx, &dbsqlc.SettlementPeriodKeysWithRunParams{ProgrammeID: stored.ID})
-	if err != nil {
-		return 0, fmt.Errorf("list periods: %w", err)
-	}
-	hasRun := make(map[string]bool, len(keys))
-	for _, key := range keys {
-		hasRun[key] = true
 	}
 	now, err := databaseNow(ctx, tx)
 	if err != nil {
 		return 0, err
 	}
-	closed, err := closedPeriods(versions, now)
+	missing, err := dueWithoutRun(ctx, tx, code, now)
 	if err != nil {
 		return 0, err
 	}
 
 	numPlanned := 0
-	for _, p := range closed {
+	for _, p := range missing {
 		if numPlanned >= most {
 			break
-		}
-		if p.version == nil || hasRun[p.span.Key] || now.Before(p.dueAt) {
-			continue
 		}
 		// Nobody started it, so the author of its terms stands for its maker.
 		runID, err := service.planRun(ctx, tx, p, making{kind: runRegular, maker: p.version.CreatedBy})
