@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	"truegreen/internal/cli"
 	"truegreen/internal/devstack/sample"
 	"truegreen/internal/freshness"
-	"truegreen/internal/outbox"
 	"truegreen/internal/pgtx"
 	"truegreen/internal/wallet"
 	"truegreen/migrations"
@@ -33,12 +31,6 @@ const (
 	// healthcheckTimeout bounds how long a process may take to answer: probes
 	// answer from memory.
 	healthcheckTimeout = 5 * time.Second
-
-	// workerSilentAfter is when a process that was ready counts as gone.
-	workerSilentAfter = 30 * time.Second
-
-	// workerShownFor is how long a process that went silent is still listed.
-	workerShownFor = time.Hour
 )
 
 // BrokerProvision creates or updates the broker's streams.
@@ -169,31 +161,6 @@ func (actions *actions) Sample(ctx context.Context, out io.Writer, options cli.S
 	return err
 }
 
-// Status reports how everything stands.
-func (actions *actions) Status(ctx context.Context) (cli.StatusReport, error) {
-	pool, err := actions.open(ctx)
-	if err != nil {
-		return cli.StatusReport{}, err
-	}
-	defer pool.Close()
-	if err := checkSchema(ctx, pool); err != nil {
-		return cli.StatusReport{}, err
-	}
-	loops, err := freshness.ReadLoops(ctx, pool)
-	if err != nil {
-		return cli.StatusReport{}, err
-	}
-	streams, err := outbox.ReadStatus(ctx, pool)
-	if err != nil {
-		return cli.StatusReport{}, err
-	}
-	workers, err := freshness.ReadWorkers(ctx, pool)
-	if err != nil {
-		return cli.StatusReport{}, err
-	}
-	return statusReport(loops, streams, workers), nil
-}
-
 // Worker works until ctx is done.
 func (actions *actions) Worker(ctx context.Context) error {
 	return runWorker(ctx, actions.logger, actions.config, workerOptions{
@@ -257,68 +224,4 @@ func openTunedPool(ctx context.Context, databaseURL string, maxConns int32, name
 		return nil, fmt.Errorf("reach the database of DATABASE_URL: %w", err)
 	}
 	return pool, nil
-}
-
-// statusReport turns what was read into what is shown.
-func statusReport(loops []freshness.LoopStatus, streams []outbox.StreamStatus, workers []freshness.WorkerStatus) cli.StatusReport {
-	report := cli.StatusReport{Level: cli.LevelGood}
-	raise := func(level cli.Level, format string, args ...any) {
-		if report.Level != cli.LevelBad {
-			report.Level = level
-		}
-		report.Reasons = append(report.Reasons, fmt.Sprintf(format, args...))
-	}
-	if len(loops) == 0 {
-		raise(cli.LevelBad, "no loop is registered: no worker has ever run on this database")
-	}
-	for _, loop := range loops {
-		report.Loops = append(report.Loops, cli.LoopStatus{
-			ConsecutiveFailures: loop.ConsecutiveFailures,
-			GatesReadiness:      loop.Required,
-			LastError:           deref(loop.LastError),
-			Name:                loop.Loop,
-			OldestDueAge:        loop.OldestDueAge,
-			PauseReason:         deref(loop.PauseReason),
-			PausedBy:            deref(loop.PausedBy),
-			RedAfter:            loop.RedAfter,
-			SuccessAge:          loop.SuccessAge,
-			Verdict:             string(loop.Verdict),
-		})
-		switch {
-		case loop.Verdict.Red() && loop.Required:
-			raise(cli.LevelBad, "loop %s is %s", loop.Loop, loop.Verdict)
-		case loop.Verdict.Red() || slices.Contains([]freshness.Verdict{freshness.VerdictBehind, freshness.VerdictDegraded, freshness.VerdictLate, freshness.VerdictPaused}, loop.Verdict):
-			raise(cli.LevelDegraded, "loop %s is %s", loop.Loop, loop.Verdict)
-		}
-	}
-	for _, stream := range streams {
-		report.Streams = append(report.Streams, cli.StreamStatus(stream))
-		if stream.Parked > 0 {
-			raise(cli.LevelDegraded, "%d events of stream %s are parked and need a person", stream.Parked, stream.Name)
-		}
-	}
-	numReady := 0
-	for _, worker := range workers {
-		if worker.SeenAge > workerShownFor {
-			continue
-		}
-		ready := worker.ReadyAt != nil && !worker.ReadyAt.Before(worker.SeenAt) && worker.SeenAge < workerSilentAfter
-		if ready {
-			numReady++
-		}
-		report.Workers = append(report.Workers, cli.WorkerStatus{
-			ID: worker.WorkerID, Queues: worker.Queues, Ready: ready, Reasons: worker.Reasons, SeenAge: worker.SeenAge, Version: worker.Version,
-		})
-	}
-	if numReady == 0 {
-		raise(cli.LevelBad, "no worker is ready")
-	}
-	return report
-}
-
-func deref(text *string) string {
-	if text == nil {
-		return ""
-	}
-	return *text
 }

@@ -29,6 +29,7 @@ type testBundle struct {
 	broker *devstack.NATS
 	db     *dbtest.DB
 	errOut bytes.Buffer
+	in     string
 	out    bytes.Buffer
 }
 
@@ -47,7 +48,7 @@ func (bundle *testBundle) run(ctx context.Context, args ...string) int {
 	bundle.out.Reset()
 	return app.Run(ctx, app.Host{
 		Environ: []string{"DATABASE_URL=" + bundle.db.URL, "TRUEGREEN_BROKER=" + bundle.broker.URL()},
-		Streams: cli.Streams{Err: &bundle.errOut, In: &bytes.Buffer{}, Out: &bundle.out},
+		Streams: cli.Streams{Err: &bundle.errOut, In: bytes.NewBufferString(bundle.in), Out: &bundle.out},
 		User:    "ana",
 	}, args)
 }

@@ -62,6 +62,7 @@ type worker struct {
 	river     *river.Client[pgx.Tx]
 	server    *http.Server
 	sweeper   *outbox.Sweeper
+	watchdog  *settlement.Watchdog // nil: others look
 }
 
 // runWorker works until ctx is done, and ends well then: what is in flight is
@@ -151,6 +152,9 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 		return err
 	}
 	runner := settlement.NewRunner(settlements, recorder, worker.logger)
+	if slices.Contains(worker.queueNames(registry), jobs.QueueSettlementTick) {
+		worker.watchdog = settlement.NewWatchdog(settlements, worker.logger, settlement.WatchdogConfig{})
+	}
 	registered, err := workers.Register(workers.Services{
 		Keeper: keeper, Recorder: recorder, Relay: relay, Runner: runner, Streams: streams, TickBudget: worker.config.Settlement.TickBudget,
 	})
@@ -239,9 +243,12 @@ func (worker *worker) run(ctx context.Context) error {
 		return fmt.Errorf("start queue client: %w", err)
 	}
 	worker.process.RiverStarted()
-	sweepCtx, stopSweep := context.WithCancel(inner)
-	defer stopSweep()
-	background.Go(func() { worker.sweeper.Run(sweepCtx) })
+	lookCtx, stopLooking := context.WithCancel(inner)
+	defer stopLooking()
+	background.Go(func() { worker.sweeper.Run(lookCtx) })
+	if worker.watchdog != nil {
+		background.Go(func() { worker.watchdog.Run(lookCtx) })
+	}
 
 	address := "http://" + worker.listener.Addr().String()
 	worker.logger.InfoContext(ctx, "listening", slog.String("url", address), slog.String("worker_id", worker.config.WorkerID), slog.Any("loops", worker.config.Loops))
@@ -256,7 +263,7 @@ func (worker *worker) run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	worker.monitor.Drain()
-	stopSweep()
+	stopLooking()
 	stopCtx, cancelStop := context.WithTimeout(inner, stopTimeout)
 	defer cancelStop()
 	// Passes end at their next batch when their contexts do, and give their shards

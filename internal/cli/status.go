@@ -24,11 +24,26 @@ const (
 // StatusReport is how everything stands, worst news first wherever order is
 // free.
 type StatusReport struct {
-	Level   Level          `json:"level"`
-	Loops   []LoopStatus   `json:"loops"`
-	Reasons []string       `json:"reasons"` // why Level is not good, one sentence each
-	Streams []StreamStatus `json:"streams"`
-	Workers []WorkerStatus `json:"workers"`
+	Alarms        []AlarmStatus  `json:"alarms"` // of settlements, the first ones
+	Level         Level          `json:"level"`
+	Loops         []LoopStatus   `json:"loops"`
+	NumMoreAlarms int            `json:"num_more_alarms"` // that stand too
+	Reasons       []string       `json:"reasons"`         // why Level is not good, one sentence each
+	Streams       []StreamStatus `json:"streams"`
+	Workers       []WorkerStatus `json:"workers"`
+}
+
+// AlarmStatus is something of a settlement that a person must know of.
+type AlarmStatus struct {
+	Age       time.Duration `json:"-"`
+	Alarm     string        `json:"alarm"` // its name
+	Detail    string        `json:"detail"`
+	Do        string        `json:"do"` // the command that comes next
+	Period    string        `json:"period"`
+	Programme string        `json:"programme"`
+	Runbook   string        `json:"runbook"`
+	RunID     int64         `json:"run_id"` // 0: a period that has no run
+	Since     time.Time     `json:"since"`
 }
 
 // LoopStatus is one loop. Ages are nil where there is nothing to count from.
@@ -65,6 +80,24 @@ type WorkerStatus struct {
 	Reasons []string      `json:"reasons"` // why it is not ready
 	SeenAge time.Duration `json:"-"`
 	Version string        `json:"version"`
+}
+
+// MarshalJSON adds the age, in whole milliseconds.
+func (alarm AlarmStatus) MarshalJSON() ([]byte, error) {
+	type plain AlarmStatus
+	return json.Marshal(struct {
+		plain
+		AgeMS int64 `json:"age_ms"`
+	}{plain(alarm), alarm.Age.Milliseconds()})
+}
+
+// Reason is the alarm in a sentence, what to do before what may be long.
+func (alarm *AlarmStatus) Reason() string {
+	subject := fmt.Sprintf("run %d of %s %s", alarm.RunID, alarm.Programme, alarm.Period)
+	if alarm.RunID == 0 {
+		subject = fmt.Sprintf("period %s of %s", alarm.Period, alarm.Programme)
+	}
+	return fmt.Sprintf("%s: %s for %s (%s): %s", subject, alarm.Alarm, age(alarm.Age), alarm.Do, alarm.Detail)
 }
 
 // MarshalJSON adds the ages, in whole milliseconds, null for none.
@@ -110,9 +143,10 @@ func (p *program) statusCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "status [flags]",
 		Short: "Prints how everything stands: exit code 0 good, 1 degraded, 2 bad",
-		Long: `Prints the loops, the streams of the outbox and the workers, as the database has
-them. Exit code 0: good. 1: degraded, it works and something wants attention.
-2: bad, something stands still, or the database could not be asked.`,
+		Long: `Prints the loops, the streams of the outbox, the workers and the alarms of
+settlements, as the database has them. Exit code 0: good. 1: degraded, it works
+and something wants attention. 2: bad, something stands still, or the database
+could not be asked.`,
 		Args: cobra.NoArgs,
 	}
 	jsonFlag(command, &asJSON)
@@ -144,6 +178,7 @@ them. Exit code 0: good. 1: degraded, it works and something wants attention.
 
 // withoutNil makes empty lists [] rather than null.
 func (report StatusReport) withoutNil() StatusReport {
+	report.Alarms = append([]AlarmStatus{}, report.Alarms...)
 	report.Loops = append([]LoopStatus{}, report.Loops...)
 	report.Reasons = append([]string{}, report.Reasons...)
 	report.Streams = append([]StreamStatus{}, report.Streams...)

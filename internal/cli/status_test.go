@@ -72,6 +72,11 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 		bundle.actions.report = report
 		require.Equal(t, cli.ExitGood, bundle.run(t, "status", "--json"))
 		require.JSONEq(t, `{
+			"alarms": [{
+				"age_ms": 11040000, "alarm": "not_acknowledged", "detail": "partial: 7 of 758 credits failed",
+				"do": "truegreen settlement show 1", "period": "2026-W47", "programme": "weekly-cashback",
+				"run_id": 1, "runbook": "docs/runbooks/settlement-undelivered.md", "since": "2026-11-24T14:05:12Z"
+			}],
 			"level": "good",
 			"loops": [{
 				"consecutive_failures": 5, "gates_readiness": true,
@@ -79,6 +84,7 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 				"name": "outbox_wallet", "oldest_due_age_ms": 48000, "pause_reason": "", "paused_by": "",
 				"red_after_ms": 60000, "success_age_ms": 73000, "verdict": "failing"
 			}],
+			"num_more_alarms": 0,
 			"reasons": [],
 			"streams": [{
 				"blocked": 0, "delayed": 0, "last_published_age_ms": null, "name": "rolling",
@@ -88,6 +94,15 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 				"id": "host-2-bb", "queues": ["outbox_wallet"], "ready": true, "reasons": [], "seen_age_ms": 4000, "version": "v1"
 			}]
 		}`, bundle.out.String())
+	})
+
+	t.Run("PrintsEmptyListsAsSuch", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.report = cli.StatusReport{Level: cli.LevelGood, NumMoreAlarms: 3}
+		require.Equal(t, cli.ExitGood, bundle.run(t, "status", "--json"))
+		require.JSONEq(t, `{"alarms": [], "level": "good", "loops": [], "num_more_alarms": 3, "reasons": [], "streams": [], "workers": []}`, bundle.out.String())
 	})
 
 	t.Run("IsBadWhenItCannotBeFoundOut", func(t *testing.T) {
@@ -106,9 +121,33 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 	})
 }
 
+func TestAlarmStatus_Reason(t *testing.T) {
+	t.Parallel()
+
+	alarm := sampleAlarm()
+	require.Equal(t, "run 1 of weekly-cashback 2026-W47: not_acknowledged for 3h4m (truegreen settlement show 1): partial: 7 of 758 credits failed", alarm.Reason())
+	alarm.RunID = 0
+	require.Contains(t, alarm.Reason(), "period 2026-W47 of weekly-cashback: not_acknowledged")
+}
+
+func sampleAlarm() cli.AlarmStatus {
+	return cli.AlarmStatus{
+		Age:       3*time.Hour + 4*time.Minute,
+		Alarm:     "not_acknowledged",
+		Detail:    "partial: 7 of 758 credits failed",
+		Do:        "truegreen settlement show 1",
+		Period:    "2026-W47",
+		Programme: "weekly-cashback",
+		Runbook:   "docs/runbooks/settlement-undelivered.md",
+		RunID:     1,
+		Since:     time.Date(2026, 11, 24, 14, 5, 12, 0, time.UTC),
+	}
+}
+
 func sampleReport() cli.StatusReport {
 	return cli.StatusReport{
-		Level: cli.LevelBad,
+		Alarms: []cli.AlarmStatus{sampleAlarm()},
+		Level:  cli.LevelBad,
 		Loops: []cli.LoopStatus{
 			{
 				ConsecutiveFailures: 5,

@@ -1,0 +1,195 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"truegreen/internal/cli"
+	"truegreen/internal/freshness"
+	"truegreen/internal/outbox"
+	"truegreen/internal/settlement"
+)
+
+const (
+	// maxAlarmReasons is how many alarms of one kind are told one by one: the loops must
+	// not scroll off the screen.
+	maxAlarmReasons = 3
+
+	// workerSilentAfter is when a process that was ready counts as gone.
+	workerSilentAfter = 30 * time.Second
+
+	// workerShownFor is how long a process that went silent is still listed.
+	workerShownFor = time.Hour
+)
+
+// Status reports how everything stands.
+func (actions *actions) Status(ctx context.Context) (cli.StatusReport, error) {
+	pool, err := actions.open(ctx)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	defer pool.Close()
+	if err := checkSchema(ctx, pool); err != nil {
+		return cli.StatusReport{}, err
+	}
+	loops, err := freshness.ReadLoops(ctx, pool)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	streams, err := outbox.ReadStatus(ctx, pool)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	workers, err := freshness.ReadWorkers(ctx, pool)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	service, err := newSettlement(pool, actions.logger, actions.config)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
+	// What the watchdog could not look at is a reason of its own, and hides no other.
+	alarms, unread := settlement.NewWatchdog(service, actions.logger, settlement.WatchdogConfig{}).Look(ctx)
+	return statusReport(standing{alarms: alarms, loops: loops, streams: streams, unread: unread, workers: workers}), nil
+}
+
+// standing is what the database says of how everything stands.
+type standing struct {
+	alarms  settlement.AlarmReport
+	loops   []freshness.LoopStatus
+	streams []outbox.StreamStatus
+	unread  error // what of the alarms could not be read
+	workers []freshness.WorkerStatus
+}
+
+// statusReporter gathers a report and its reasons.
+type statusReporter struct{ cli.StatusReport }
+
+func (report *statusReporter) raise(level cli.Level, format string, args ...any) {
+	if report.Level != cli.LevelBad {
+		report.Level = level
+	}
+	report.Reasons = append(report.Reasons, fmt.Sprintf(format, args...))
+}
+
+// statusReport turns what was read into what is shown.
+func statusReport(read standing) cli.StatusReport {
+	report := &statusReporter{cli.StatusReport{Level: cli.LevelGood}}
+	report.addLoops(read.loops, read.alarms.Alarms)
+	report.addAlarms(read.alarms, read.unread)
+	for _, stream := range read.streams {
+		report.Streams = append(report.Streams, cli.StreamStatus(stream))
+		if stream.Parked > 0 {
+			report.raise(cli.LevelDegraded, "%d events of stream %s are parked and need a person", stream.Parked, stream.Name)
+		}
+	}
+	report.addWorkers(read.workers)
+	return report.StatusReport
+}
+
+func (report *statusReporter) addLoops(loops []freshness.LoopStatus, alarms []settlement.Alarm) {
+	if len(loops) == 0 {
+		report.raise(cli.LevelBad, "no loop is registered: no worker has ever run on this database")
+	}
+	for _, loop := range loops {
+		report.Loops = append(report.Loops, cli.LoopStatus{
+			ConsecutiveFailures: loop.ConsecutiveFailures,
+			GatesReadiness:      loop.Required,
+			LastError:           deref(loop.LastError),
+			Name:                loop.Loop,
+			OldestDueAge:        loop.OldestDueAge,
+			PauseReason:         deref(loop.PauseReason),
+			PausedBy:            deref(loop.PausedBy),
+			RedAfter:            loop.RedAfter,
+			SuccessAge:          loop.SuccessAge,
+			Verdict:             string(loop.Verdict),
+		})
+		switch {
+		case loop.Verdict.Red() && loop.Required:
+			report.raise(cli.LevelBad, "loop %s is %s", loop.Loop, loop.Verdict)
+		case isExplained(loop, alarms):
+			// The alarm says the same of the very run, and what to do.
+		case loop.Verdict.Red() || slices.Contains([]freshness.Verdict{freshness.VerdictBehind, freshness.VerdictDegraded, freshness.VerdictLate, freshness.VerdictPaused}, loop.Verdict):
+			report.raise(cli.LevelDegraded, "loop %s is %s", loop.Loop, loop.Verdict)
+		}
+	}
+}
+
+// isExplained reports whether an alarm tells why a loop's verdict is what it is:
+// runs of its kind that are not done, or that nobody has acknowledged.
+func isExplained(loop freshness.LoopStatus, alarms []settlement.Alarm) bool {
+	if loop.Required || loop.Paused {
+		return false
+	}
+	return slices.ContainsFunc(alarms, func(alarm settlement.Alarm) bool {
+		switch alarm.Kind {
+		case settlement.AlarmNotAcknowledged, settlement.AlarmRunOverdue, settlement.AlarmRunWithoutJob:
+			return alarm.Loop == loop.Loop
+		default:
+			return false
+		}
+	})
+}
+
+func (report *statusReporter) addAlarms(alarms settlement.AlarmReport, unread error) {
+	if unread != nil {
+		report.raise(cli.LevelBad, "not all alarms of settlements are known: %v", unread)
+	}
+	report.NumMoreAlarms = alarms.NumMore
+	numOf := make(map[settlement.AlarmKind]int)
+	for i := range alarms.Alarms {
+		alarm := &alarms.Alarms[i]
+		shown := cli.AlarmStatus{
+			Age:       alarm.Age,
+			Alarm:     string(alarm.Kind),
+			Detail:    alarm.Detail,
+			Do:        alarm.Do(),
+			Period:    alarm.Period,
+			Programme: alarm.Programme,
+			Runbook:   alarm.Kind.Runbook(),
+			RunID:     alarm.RunID,
+			Since:     alarm.Since,
+		}
+		report.Alarms = append(report.Alarms, shown)
+		numOf[alarm.Kind]++
+		if numOf[alarm.Kind] <= maxAlarmReasons {
+			report.raise(cli.LevelDegraded, "%s", shown.Reason())
+		}
+	}
+	for _, kind := range settlement.AlarmKinds() {
+		if more := numOf[kind] - maxAlarmReasons; more > 0 {
+			report.raise(cli.LevelDegraded, "%d more alarms %s: truegreen status --json", more, kind)
+		}
+	}
+	if alarms.NumMore > 0 {
+		report.raise(cli.LevelDegraded, "%d more alarms of settlements than can be listed: SELECT * FROM settlement_alarms", alarms.NumMore)
+	}
+}
+
+func (report *statusReporter) addWorkers(workers []freshness.WorkerStatus) {
+	numReady := 0
+	for _, worker := range workers {
+		if worker.SeenAge > workerShownFor {
+			continue
+		}
+		ready := worker.ReadyAt != nil && !worker.ReadyAt.Before(worker.SeenAt) && worker.SeenAge < workerSilentAfter
+		if ready {
+			numReady++
+		}
+		report.Workers = append(report.Workers, cli.WorkerStatus{
+			ID: worker.WorkerID, Queues: worker.Queues, Ready: ready, Reasons: worker.Reasons, SeenAge: worker.SeenAge, Version: worker.Version,
+		})
+	}
+	if numReady == 0 {
+		report.raise(cli.LevelBad, "no worker is ready")
+	}
+}
+
+func deref(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}
