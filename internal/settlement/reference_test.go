@@ -1,19 +1,18 @@
 package settlement_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/big"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"truegreen/internal/activity"
 	"truegreen/internal/money"
@@ -22,39 +21,142 @@ import (
 	"truegreen/internal/wallet"
 )
 
-// TestRunner_Work_Reference settles random activity by random terms and compares
-// every amount with a second calculation, which reads the lines themselves and
-// shares nothing with the first: no code, no rollups, no period.
+const (
+	// usualWorlds are settled by each run of all tests, more of them by a proof.
+	usualWorlds  = 14
+	proofWorlds  = 400
+	proofSetting = "TRUEGREEN_PROOF"
+)
+
+// manner is how a world is imported and settled, which must make no difference.
+type manner struct {
+	again       bool   // all lines are imported once more before each settlement
+	batchSize   int    // lines in one transaction
+	chunkSize   int    // credits in one transaction
+	cuts        bool   // connections are cut while runs are settled
+	maxAttempts int    // of runs
+	numClients  int    // that work the queues
+	numFiles    int    // per step
+	order       uint64 // in which the players' lines are mixed
+	together    bool   // the files are imported at once, each with players of its own
+}
+
+func usualManner(seed uint64) manner {
+	return manner{batchSize: 20 + int(seed*37%500), chunkSize: 1 + int(seed*7%40), maxAttempts: 2, numClients: 1, numFiles: 1, order: seed}
+}
+
+// TestRunner_Work_Reference settles random activity by random programmes of all kinds
+// and compares what everybody gets, and why not more, with a second calculation.
 func TestRunner_Work_Reference(t *testing.T) {
 	t.Parallel()
 
-	for seed := range uint64(8) {
-		t.Run("Seed"+strconv.FormatUint(seed, 10), func(t *testing.T) {
+	numWorlds := uint64(usualWorlds)
+	if os.Getenv(proofSetting) != "" {
+		numWorlds = proofWorlds
+	}
+	for seed := range numWorlds {
+		t.Run("World"+strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 
 			ctx := t.Context()
-			rng := rand.New(rand.NewPCG(seed, 42))
-			config := defaultConfig()
-			config.ChunkSize = 1 + rng.IntN(40)
-			bundle := setup(ctx, t, config)
-			world := newWorld(rng)
-			bundle.programme(ctx, t, world.yaml())
-			_, err := activity.New(wallet.New()).Import(ctx, bundle.db.Pool, "random", bytes.NewReader(world.text()), activity.ImportOptions{})
-			require.NoError(t, err)
-			bundle.give(ctx, t, world.gifts)
-			bundle.work(ctx, t)
-
-			for _, key := range []string{"2026-W43", "2026-W44"} {
-				runID, err := bundle.service.Plan(ctx, "weekly", key, "person")
-				require.NoError(t, err)
-				result := bundle.await(ctx, t, runID, "done")
-				expected := world.reference(key)
-				require.Equal(t, expected, bundle.amounts(ctx, t, runID))
-				bundle.requireOutcome(t, result, expected)
-			}
-			bundle.requireTrueBooks(ctx, t)
+			newWorld(seed).replay(ctx, t, usualManner(seed))
 		})
 	}
+}
+
+// replay lets a world happen in a database, and compares it with the reference after
+// each step.
+func (w *world) replay(ctx context.Context, t *testing.T, how manner) *testBundle {
+	t.Helper()
+	config := quickConfig()
+	config.ChunkSize = how.chunkSize
+	bundle := setup(ctx, t, config)
+	for _, o := range w.offers {
+		for _, d := range o.deals {
+			bundle.programme(ctx, t, o.yaml(d, how.maxAttempts))
+		}
+		if o.inForce(o.spans[0]) == nil {
+			_, err := bundle.service.Plan(ctx, o.code, o.spans[0].key, "person")
+			require.ErrorContains(t, err, "no approved version was in force")
+		}
+	}
+	if how.cuts {
+		bundle.cutConnections(ctx, t)
+	}
+	bundle.work(ctx, t)
+	for number := range how.numClients - 1 {
+		bundle.workBeside(ctx, t, fmt.Sprintf("beside-%d", number))
+	}
+	runs := make(map[string][]int64)
+	mix := rand.New(rand.NewPCG(how.order, 7))
+	for number, step := range w.steps {
+		bundle.importLines(ctx, t, mix, step.lines, how)
+		if how.again && step.settled != nil {
+			for _, before := range w.steps[:number] {
+				bundle.importLines(ctx, t, mix, before.lines, how)
+			}
+		}
+		if len(step.gifts) > 0 {
+			bundle.give(ctx, t, step.gifts)
+		}
+		bundle.settleRound(ctx, t, step.settled, runs)
+		bundle.amendRound(ctx, t, step.amended, runs)
+	}
+	bundle.requireBalances(ctx, t, w.books)
+	bundle.requireTrueBooks(ctx, t)
+	return bundle
+}
+
+// importLines imports the lines of all players, mixed.
+func (bundle *testBundle) importLines(ctx context.Context, t *testing.T, mix *rand.Rand, lines [][]string, how manner) {
+	t.Helper()
+	var files [][]string
+	if how.together {
+		for number := range how.numFiles {
+			var ofSome [][]string
+			for i := number; i < len(lines); i += how.numFiles {
+				ofSome = append(ofSome, lines[i])
+			}
+			files = append(files, mixed(mix, ofSome))
+		}
+	} else {
+		all := mixed(mix, lines)
+		for number := range how.numFiles {
+			files = append(files, all[len(all)*number/how.numFiles:len(all)*(number+1)/how.numFiles])
+		}
+	}
+	var group errgroup.Group
+	if !how.together {
+		group.SetLimit(1)
+	}
+	for number, file := range files {
+		group.Go(func() error {
+			_, err := activity.New(wallet.New()).Import(ctx, bundle.db.Pool, strconv.Itoa(number), text(file), activity.ImportOptions{BatchSize: how.batchSize})
+			return err
+		})
+	}
+	require.NoError(t, group.Wait())
+}
+
+func text(lines []string) *strings.Reader { return strings.NewReader(strings.Join(lines, "\n")) }
+
+// mixed brings sequences into one, each in its own order.
+func mixed(mix *rand.Rand, sequences [][]string) []string {
+	var open [][]string
+	for _, sequence := range sequences {
+		if len(sequence) > 0 {
+			open = append(open, sequence)
+		}
+	}
+	var all []string
+	for len(open) > 0 {
+		place := mix.IntN(len(open))
+		all = append(all, open[place][0])
+		if open[place] = open[place][1:]; len(open[place]) == 0 {
+			open = append(open[:place], open[place+1:]...)
+		}
+	}
+	return all
 }
 
 // give books promotion credits, as other settlements did in their time.
@@ -79,292 +181,92 @@ func (bundle *testBundle) give(ctx context.Context, t *testing.T, gifts []gift) 
 	}))
 }
 
-// amounts are those of a run's items by player.
-func (bundle *testBundle) amounts(ctx context.Context, t *testing.T, runID int64) map[string]int64 {
+// settleRound settles periods side by side, and compares.
+func (bundle *testBundle) settleRound(ctx context.Context, t *testing.T, periods []settledSpan, runs map[string][]int64) {
 	t.Helper()
-	rows, err := bundle.db.Pool.Query(ctx, "SELECT player, amount FROM settlement_credits WHERE run_id = $1", runID)
+	for _, period := range periods {
+		runID, err := bundle.service.Plan(ctx, period.offer.code, period.span.key, "person")
+		require.NoError(t, err)
+		runs[periodKey(period.offer, period.span)] = []int64{runID}
+	}
+	bundle.awaitRuns(ctx, t)
+	for _, period := range periods {
+		runID := runs[periodKey(period.offer, period.span)][0]
+		name := fmt.Sprintf("%s %s %+v", period.offer.code, period.span.key, *period.offer.inForce(period.span))
+		require.Equal(t, period.owed, bundle.owed(ctx, t, runID), name)
+		result, err := bundle.service.Get(ctx, runID)
+		require.NoError(t, err)
+		requireOutcome(t, result, period.owed)
+	}
+}
+
+// awaitRuns waits until all runs and their jobs have ended.
+func (bundle *testBundle) awaitRuns(ctx context.Context, t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return bundle.count(ctx, t, `
+			SELECT (SELECT count(*) FROM settlement_run WHERE state NOT IN ('done', 'aborted'))
+				+ (SELECT count(*) FROM river_job WHERE kind LIKE 'settlement_%' AND finalized_at IS NULL)`) == 0
+	}, patience, poll)
+}
+
+// owed is what a run found.
+func (bundle *testBundle) owed(ctx context.Context, t *testing.T, runID int64) map[string]due {
+	t.Helper()
+	rows, err := bundle.db.Pool.Query(ctx, `
+		SELECT player, amount, basis::text, coalesce(delivery, ''), coalesce(reason, failure_code, '')
+		FROM settlement_credits WHERE run_id = $1`, runID)
 	require.NoError(t, err)
-	found := make(map[string]int64)
+	found := make(map[string]due)
 	var player string
-	var amount int64
-	_, err = pgx.ForEachRow(rows, []any{&player, &amount}, func() error {
-		found[player] = amount
+	var item due
+	_, err = pgx.ForEachRow(rows, []any{&player, &item.Amount, &item.Basis, &item.Delivery, &item.Reason}, func() error {
+		basis, ok := new(big.Rat).SetString(item.Basis)
+		require.True(t, ok, item.Basis)
+		item.Basis = basis.RatString()
+		found[player] = item
 		return nil
 	})
 	require.NoError(t, err)
 	return found
 }
 
-func (bundle *testBundle) requireOutcome(t *testing.T, result settlement.Result, expected map[string]int64) {
+func requireOutcome(t *testing.T, result settlement.Result, owed map[string]due) {
 	t.Helper()
-	var total, eligible int64
-	for _, amount := range expected {
-		total += amount
-		if amount > 0 {
-			eligible++
-		}
-	}
-	require.Equal(t, total, *result.EligibleAmount)
-	require.Equal(t, eligible, *result.Eligible)
-	require.Equal(t, int64(len(expected)), *result.Evaluated)
-}
-
-// gift is a promotion credit.
-type gift struct {
-	amount int64
-	at     time.Time
-	player string
-}
-
-// world is random activity, line by line, and random terms.
-type world struct {
-	byVIP          bool
-	capMinor       int64 // 0 for none
-	defaultWeight  int64
-	floor          int64
-	gifts          []gift
-	lessPromotions bool
-	lines          []map[string]any
-	tiers          [][2]int64 // from, ppm
-	weights        map[string]int64
-	zone           string
-}
-
-func newWorld(rng *rand.Rand) *world {
-	w := &world{
-		byVIP:          rng.IntN(2) == 0,
-		floor:          rng.Int64N(50),
-		lessPromotions: rng.IntN(2) == 0,
-		// Weeks with a change of clocks, and days that do not begin at a whole hour
-		// of UTC.
-		zone: []string{"Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "America/New_York"}[rng.IntN(4)],
-	}
-	if rng.IntN(2) == 0 {
-		w.capMinor = 1 + rng.Int64N(20_000)
-	}
-	if rng.IntN(3) > 0 {
-		w.weights = map[string]int64{"slots": rng.Int64N(1_000_001), "live": rng.Int64N(1_000_001)}
-		w.defaultWeight = rng.Int64N(1_000_001)
-	}
-	from := rng.Int64N(2)
-	for range 1 + rng.IntN(4) {
-		w.tiers = append(w.tiers, [2]int64{from, rng.Int64N(300_001)})
-		if w.byVIP {
-			from += 1 + rng.Int64N(2)
-		} else {
-			from += 1 + rng.Int64N(100_000)
-		}
-	}
-	w.play(rng)
-	return w
-}
-
-// play makes up lines from before the first week to after the second, with many
-// of them around the boundaries.
-func (w *world) play(rng *rand.Rand) {
-	zone, _ := time.LoadLocation(w.zone)
-	first := time.Date(2026, 10, 18, 0, 0, 0, 0, zone)
-	instant := func() time.Time {
-		if rng.IntN(3) > 0 {
-			return first.Add(time.Duration(rng.Int64N(int64(17 * 24 * time.Hour)))).Truncate(time.Microsecond)
-		}
-		boundary := time.Date(2026, 10, 19+7*rng.IntN(3), 0, 0, 0, 0, zone)
-		return boundary.Add(time.Duration(rng.IntN(5)-2) * time.Microsecond)
-	}
-	add := func(line map[string]any, at time.Time) {
-		line["at"] = at.UTC().Format(time.RFC3339Nano)
-		w.lines = append(w.lines, line)
-	}
-	for n := range 60 {
-		code := "p-" + strconv.Itoa(n)
-		currency := "KRW"
-		if n%13 == 0 {
-			currency = "USD"
-		}
-		player := func(at time.Time, status string) {
-			add(map[string]any{
-				"type": "player", "player": code, "agent": nil, "currency": currency,
-				"vip": rng.IntN(6), "rolling_ppm": 0, "status": status,
-			}, at)
-		}
-		player(first.AddDate(0, 0, -1), "active")
-		add(map[string]any{"type": "deposit", "id": "d-" + code, "player": code, "amount": 1_000_000_000}, first)
-		// A new level now and then, and at the very boundaries; an instant holds one
-		// line.
-		for range rng.IntN(3) {
-			player(instant().Add(10*time.Microsecond+time.Duration(rng.IntN(1_000_000))*time.Microsecond), "active")
-		}
-		for week := range 3 {
-			if rng.IntN(3) == 0 {
-				player(time.Date(2026, 10, 19+7*week, 0, 0, 0, 0, zone), "active")
-			}
-		}
-		for range rng.IntN(3) {
-			w.gifts = append(w.gifts, gift{amount: 1 + rng.Int64N(30_000), at: instant(), player: code})
-		}
-		for b := range rng.IntN(12) {
-			w.round(rng, add, code+"-"+strconv.Itoa(b), code, instant)
-		}
-		if n%11 == 0 {
-			player(first.AddDate(0, 1, 0), []string{"closed", "self_excluded"}[rng.IntN(2)])
-		}
-	}
-	add(map[string]any{"type": "watermark", "source": "bets"}, first.AddDate(0, 2, 0))
-}
-
-// round is one bet with what becomes of it.
-func (w *world) round(rng *rand.Rand, add func(map[string]any, time.Time), bet, player string, instant func() time.Time) {
-	placed := instant()
-	stake := 1 + rng.Int64N(100_000)
-	category := []string{"slots", "live", "sports"}[rng.IntN(3)]
-	add(map[string]any{"type": "bet", "id": bet, "player": player, "category": category, "stake": stake}, placed)
-	ended := placed.Add(time.Duration(rng.Int64N(int64(48 * time.Hour)))).Truncate(time.Microsecond)
-	if rng.IntN(4) == 0 {
-		ended = placed
-	}
-	switch rng.IntN(10) {
-	case 0:
-		add(map[string]any{"type": "void", "bet": bet}, ended)
-	case 1: // still open
-	case 2, 3:
-		add(map[string]any{"type": "result", "bet": bet, "payout": rng.Int64N(4 * stake)}, ended)
-	default:
-		add(map[string]any{"type": "result", "bet": bet, "payout": rng.Int64N(stake + 1)}, ended)
-	}
-}
-
-func (w *world) text() []byte {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	for _, line := range w.lines {
-		_ = encoder.Encode(line)
-	}
-	return text.Bytes()
-}
-
-func (w *world) yaml() string {
-	var text strings.Builder
-	fmt.Fprintf(&text, `programmes:
-  - code: weekly
-    kind: cashback
-    currency: KRW
-    period: weekly
-    time_zone: %s
-    effective_from: 2026-10-19
-    basis: game
-    auto_approve_below: 1000000000000
-    min_payout: %d
-    less_promotions: %t
-`, w.zone, w.floor, w.lessPromotions)
-	if w.byVIP {
-		text.WriteString("    tier_by: vip\n")
-	}
-	if w.capMinor > 0 {
-		fmt.Fprintf(&text, "    cap: %d\n", w.capMinor)
-	}
-	if w.weights != nil {
-		fmt.Fprintf(&text, "    categories: {slots: %d, live: %d}\n    default_weight_ppm: %d\n", w.weights["slots"], w.weights["live"], w.defaultWeight)
-	}
-	text.WriteString("    tiers:\n")
-	for _, tier := range w.tiers {
-		fmt.Fprintf(&text, "      - {from: %d, rate_ppm: %d}\n", tier[0], tier[1])
-	}
-	return text.String()
-}
-
-// reference is what each player with a settled bet in the week is owed, 0
-// included, by fractions from the lines.
-func (w *world) reference(week string) map[string]int64 {
-	zone, _ := time.LoadLocation(w.zone)
-	monday := map[string]int{"2026-W43": 19, "2026-W44": 26}[week]
-	start := time.Date(2026, 10, monday, 0, 0, 0, 0, zone)
-	end := time.Date(2026, 10, monday+7, 0, 0, 0, 0, zone)
-
-	type someone struct {
-		currency, status string
-		lost             *big.Rat
-		vip              int64
-		vipAt, statusAt  time.Time
-	}
-	players := make(map[string]*someone)
-	bets := make(map[string]map[string]any)
-	played := make(map[string]bool)
-	number := func(value any) int64 {
-		n, _ := strconv.ParseInt(fmt.Sprint(value), 10, 64)
-		return n
-	}
-	for _, line := range w.lines {
-		at, _ := time.Parse(time.RFC3339Nano, line["at"].(string))
-		switch line["type"] {
-		case "player":
-			code := line["player"].(string)
-			if players[code] == nil {
-				players[code] = &someone{lost: new(big.Rat)}
-			}
-			p := players[code]
-			p.currency = line["currency"].(string)
-			if at.Before(end) && !at.Before(p.vipAt) {
-				p.vip, p.vipAt = number(line["vip"]), at
-			}
-			if !at.Before(p.statusAt) {
-				p.status, p.statusAt = line["status"].(string), at
-			}
-		case "bet":
-			bets[line["id"].(string)] = line
-		case "result":
-			bet := bets[line["bet"].(string)]
-			if at.Before(start) || !at.Before(end) {
-				continue
-			}
-			weight := int64(1_000_000)
-			if w.weights != nil {
-				var named bool
-				if weight, named = w.weights[bet["category"].(string)]; !named {
-					weight = w.defaultWeight
-				}
-			}
-			lost := new(big.Rat).SetInt64(number(bet["stake"]) - number(line["payout"]))
-			p := players[bet["player"].(string)]
-			p.lost.Add(p.lost, lost.Mul(lost, big.NewRat(weight, 1_000_000)))
-			played[bet["player"].(string)] = true
-		}
-	}
-
-	for _, g := range w.gifts {
-		if w.lessPromotions && !g.at.Before(start) && g.at.Before(end) {
-			p := players[g.player]
-			p.lost.Sub(p.lost, new(big.Rat).SetInt64(g.amount))
-		}
-	}
-
-	owed := make(map[string]int64)
-	for code := range played {
-		p := players[code]
-		if p.currency != "KRW" {
+	var eligible, credited, eligibleAmount, creditedAmount int64
+	for _, item := range owed {
+		if item.Delivery == "" {
 			continue
 		}
-		owed[code] = 0
-		value := p.lost
-		if w.byVIP {
-			value = new(big.Rat).SetInt64(p.vip)
-		}
-		rate := new(big.Rat)
-		for _, tier := range w.tiers {
-			if value.Cmp(new(big.Rat).SetInt64(tier[0])) >= 0 {
-				rate = big.NewRat(tier[1], 1_000_000)
-			}
-		}
-		if p.lost.Sign() <= 0 || p.status != "active" {
-			continue
-		}
-		share := new(big.Rat).Mul(p.lost, rate)
-		amount := new(big.Int).Quo(share.Num(), share.Denom()).Int64()
-		if w.capMinor > 0 && amount > w.capMinor {
-			amount = w.capMinor
-		}
-		if amount >= w.floor {
-			owed[code] = amount
+		eligible++
+		eligibleAmount += item.Amount
+		if item.Delivery == "credited" {
+			credited++
+			creditedAmount += item.Amount
 		}
 	}
-	return owed
+	require.Equal(t, outcomeOf(owed), result.Outcome)
+	require.Equal(t,
+		[]int64{int64(len(owed)), eligible, credited, eligibleAmount, creditedAmount},
+		[]int64{*result.Evaluated, *result.Eligible, *result.Credited, *result.EligibleAmount, *result.CreditedAmount})
+}
+
+// requireBalances compares every wallet.
+func (bundle *testBundle) requireBalances(ctx context.Context, t *testing.T, b *books) {
+	t.Helper()
+	type held struct{ balance, version int64 }
+	expected, found := make(map[string]held), make(map[string]held)
+	for code, p := range b.people {
+		expected[code] = held{balance: p.balance, version: p.version}
+	}
+	rows, err := bundle.db.Pool.Query(ctx, "SELECT player, balance, version FROM wallet_balances")
+	require.NoError(t, err)
+	var player string
+	var of held
+	_, err = pgx.ForEachRow(rows, []any{&player, &of.balance, &of.version}, func() error {
+		found[player] = of
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, expected, found)
 }

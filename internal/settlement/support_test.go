@@ -72,6 +72,13 @@ type testBundle struct {
 	service *settlement.Service
 }
 
+// quickConfig is for what fails and is tried again many times.
+func quickConfig() settlement.Config {
+	config := defaultConfig()
+	config.Backoff, config.MaxBackoff = time.Millisecond, 10*time.Millisecond
+	return config
+}
+
 func defaultConfig() settlement.Config {
 	return settlement.Config{Backoff: 20 * time.Millisecond, ChunkSize: 3, LockTimeout: 100 * time.Millisecond}
 }
@@ -81,42 +88,61 @@ func defaultConfig() settlement.Config {
 func setup(ctx context.Context, t *testing.T, config settlement.Config) *testBundle {
 	t.Helper()
 	bundle := &testBundle{db: dbtest.Database(ctx, t), logs: &logBuffer{}}
-	logger := slog.New(slog.NewTextHandler(bundle.logs, nil))
 	registry, err := freshness.New(freshness.Config{})
 	require.NoError(t, err)
 	require.NoError(t, pgtx.Do(ctx, bundle.db.Pool, func(tx pgx.Tx) error { return registry.Register(ctx, tx) }))
-	recorder, err := freshness.NewRecorder("test")
-	require.NoError(t, err)
-	relay, err := outbox.NewRelay(bundle.db.Pool, noBroker{}, recorder, outbox.Config{WorkerID: "test"})
-	require.NoError(t, err)
-	streams, err := outbox.Streams(ctx, bundle.db.Pool)
-	require.NoError(t, err)
 	inserter, err := river.NewClient(riverpgxv5.New(bundle.db.Pool), &river.Config{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	bundle.service, err = settlement.New(bundle.db.Pool, inserter, config)
 	require.NoError(t, err)
-	bundle.runner = settlement.NewRunner(bundle.service, recorder, logger)
+	bundle.client, bundle.runner = bundle.newClient(ctx, t, "test")
+	return bundle
+}
+
+// newClient makes a client as a process has it. It is not started.
+func (bundle *testBundle) newClient(ctx context.Context, t *testing.T, workerID string) (*river.Client[pgx.Tx], *settlement.Runner) {
+	t.Helper()
+	recorder, err := freshness.NewRecorder(workerID)
+	require.NoError(t, err)
+	relay, err := outbox.NewRelay(bundle.db.Pool, noBroker{}, recorder, outbox.Config{WorkerID: workerID})
+	require.NoError(t, err)
+	streams, err := outbox.Streams(ctx, bundle.db.Pool)
+	require.NoError(t, err)
+	runner := settlement.NewRunner(bundle.service, recorder, slog.New(slog.NewTextHandler(bundle.logs, nil)))
 	registered, err := workers.Register(workers.Services{
-		Recorder: recorder, Relay: relay, Runner: bundle.runner, Streams: streams, TickBudget: 10 * time.Second,
+		Recorder: recorder, Relay: relay, Runner: runner, Streams: streams, TickBudget: 10 * time.Second,
 	})
 	require.NoError(t, err)
-	bundle.client, err = river.NewClient(riverpgxv5.New(bundle.db.Pool), &river.Config{
+	client, err := river.NewClient(riverpgxv5.New(bundle.db.Pool), &river.Config{
 		DiscardedJobRetentionPeriod: -1,
 		FetchCooldown:               time.Millisecond,
 		FetchPollInterval:           50 * time.Millisecond,
+		ID:                          workerID,
 		Logger:                      slog.New(slog.DiscardHandler),
 		Queues:                      workers.Queues(streams, []string{jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate, jobs.QueueSettlementTick}),
 		Workers:                     registered,
 	})
 	require.NoError(t, err)
-	return bundle
+	return client, runner
 }
 
 // work starts the client until the test ends.
 func (bundle *testBundle) work(ctx context.Context, t *testing.T) {
 	t.Helper()
-	require.NoError(t, bundle.client.Start(ctx))
-	t.Cleanup(func() { require.NoError(t, bundle.client.StopAndCancel(context.WithoutCancel(ctx))) })
+	start(ctx, t, bundle.client)
+}
+
+// workBeside starts another client, as another process has it.
+func (bundle *testBundle) workBeside(ctx context.Context, t *testing.T, workerID string) {
+	t.Helper()
+	client, _ := bundle.newClient(ctx, t, workerID)
+	start(ctx, t, client)
+}
+
+func start(ctx context.Context, t *testing.T, client *river.Client[pgx.Tx]) {
+	t.Helper()
+	require.NoError(t, client.Start(ctx))
+	t.Cleanup(func() { require.NoError(t, client.StopAndCancel(context.WithoutCancel(ctx))) })
 }
 
 // programme applies and approves the first programme of a text.
