@@ -1,0 +1,239 @@
+package settle_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/activity"
+	"truegreen/internal/audit"
+	"truegreen/internal/dbtest"
+	"truegreen/internal/freshness"
+	"truegreen/internal/pgtx"
+	"truegreen/internal/programme"
+	"truegreen/internal/settlement"
+	"truegreen/internal/wallet"
+)
+
+// programmes are one of each kind, of a month that is over.
+const programmes = `programmes:
+  - {code: turnover, kind: rebate, basis: stake, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: 2026-10-01, tiers: [{from: 0, rate_ppm: 10000}], max_attempts: 40, auto_approve_below: 1000000000}
+  - {code: loss, kind: cashback, basis: game, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: 2026-10-01, tiers: [{from: 0, rate_ppm: 100000}], max_attempts: 40, auto_approve_below: 1000000000}
+  - {code: start, kind: lossback, window: 72h, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: 2026-10-01, tiers: [{from: 0, rate_ppm: 200000}], max_attempts: 40, auto_approve_below: 1000000000}
+`
+
+const month = "2026-10"
+
+// world is a database in which a month is to be settled.
+type world struct {
+	credits      map[string]int64 // by reference
+	db           *dbtest.DB
+	numProcesses int
+	proxy        *proxy
+	random       *rand.Rand
+	wallets      map[string]int64 // once all is credited
+}
+
+// setup makes a world of players who all played, most of whom lost.
+func setup(ctx context.Context, t *testing.T, seed uint64, numPlayers int) *world {
+	t.Helper()
+	w := &world{
+		credits: make(map[string]int64), db: dbtest.Database(ctx, t), random: rand.New(rand.NewPCG(seed, 1)), wallets: make(map[string]int64),
+	}
+	w.proxy = newProxy(t, w.db.URL)
+	registry, err := freshness.New(freshness.Config{})
+	require.NoError(t, err)
+	require.NoError(t, pgtx.Do(ctx, w.db.Pool, func(tx pgx.Tx) error { return registry.Register(ctx, tx) }))
+	inserter, err := river.NewClient(riverpgxv5.New(w.db.Pool), &river.Config{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	service, err := settlement.New(w.db.Pool, inserter, settlement.Config{})
+	require.NoError(t, err)
+	terms, err := programme.Parse("test", strings.NewReader(programmes))
+	require.NoError(t, err)
+	applied, err := service.Apply(ctx, terms, "maker")
+	require.NoError(t, err)
+	for _, version := range applied {
+		_, err = service.ApproveVersion(ctx, version.Terms.Code, version.Number, "checker")
+		require.NoError(t, err)
+	}
+
+	var lines strings.Builder
+	for n := range numPlayers {
+		w.play(&lines, n)
+	}
+	for _, source := range []string{"bets", "cash"} {
+		fmt.Fprintf(&lines, `{"type":"watermark","source":"%s","at":"2099-01-01T00:00:00Z"}`+"\n", source)
+	}
+	_, err = activity.New(wallet.New()).Import(ctx, w.db.Pool, "month", strings.NewReader(lines.String()), activity.ImportOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			w.dump(t)
+		}
+	})
+	return w
+}
+
+// play makes up one bet of a player, and works out what it is worth.
+func (w *world) play(lines *strings.Builder, n int) {
+	deposit, stake := int64(2000+n), 1000+w.random.Int64N(1000)
+	payout := w.random.Int64N(stake * 6 / 5) // some win
+	code := fmt.Sprintf("p-%03d", n)
+	fmt.Fprintf(lines, `{"type":"player","player":"%[1]s","agent":null,"currency":"KRW","vip":0,"rolling_ppm":0,"status":"active","at":"2026-10-01T00:00:00Z"}
+{"type":"deposit","id":"d-%[1]s","player":"%[1]s","amount":%[2]d,"at":"2026-10-02T00:00:00Z"}
+{"type":"bet","id":"b-%[1]s","player":"%[1]s","category":"slots","stake":%[3]d,"at":"2026-10-03T00:00:00Z"}
+{"type":"result","bet":"b-%[1]s","payout":%[4]d,"at":"2026-10-03T00:00:05Z"}
+`, code, deposit, stake, payout)
+	w.wallets[code] = deposit - stake + payout
+	lost := max(0, stake-payout) // less than the deposit
+	for programme, amount := range map[string]int64{"turnover": stake / 100, "loss": lost / 10, "start": lost / 5} {
+		if amount > 0 {
+			w.credits[fmt.Sprintf("settle/%s/%s/%s/KRW/0", programme, month, code)] = amount
+			w.wallets[code] += amount
+		}
+	}
+}
+
+// tick has the next free process look for what is due, as the clock does.
+func (w *world) tick(ctx context.Context, t *testing.T, num int) {
+	t.Helper()
+	_, err := w.db.Pool.Exec(ctx, `
+		INSERT INTO river_job (args, kind, max_attempts, queue)
+		SELECT '{}', 'settlement_tick', 1, 'settlement_tick' FROM generate_series(1, $1::integer)
+		WHERE NOT EXISTS (SELECT FROM river_job WHERE kind = 'settlement_tick' AND finalized_at IS NULL)`, num)
+	require.NoError(t, err)
+}
+
+// await has ticks come until something is so.
+func (w *world) await(ctx context.Context, t *testing.T, what string, isSo func() bool) {
+	t.Helper()
+	w.tick(ctx, t, 1)
+	require.Eventually(t, func() bool {
+		if isSo() {
+			return true
+		}
+		w.tick(ctx, t, 1)
+		return false
+	}, patience, 10*poll, what)
+}
+
+// isSettled reports whether all runs and all jobs of settlements have ended.
+func (w *world) isSettled(ctx context.Context, t *testing.T) bool {
+	t.Helper()
+	return w.count(ctx, t, `
+		SELECT (SELECT 3 - count(*) FROM settlement_results WHERE period = '2026-10' AND state = 'done')
+			+ (SELECT count(*) FROM settlement_run WHERE state NOT IN ('done', 'aborted'))
+			+ (SELECT count(*) FROM river_job WHERE kind LIKE 'settlement_%' AND kind <> 'settlement_tick' AND finalized_at IS NULL)`) == 0
+}
+
+// bury lets the time pass that River gives a process and its leadership, so that the
+// next process rescues what this one had as soon as it leads.
+func (w *world) bury(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, statement := range []string{
+		"UPDATE river_job SET attempted_at = attempted_at - interval '1 hour' WHERE state = 'running'",
+		"DELETE FROM river_leader",
+	} {
+		w.exec(ctx, t, statement)
+	}
+}
+
+func (w *world) exec(ctx context.Context, t *testing.T, statement string) {
+	t.Helper()
+	_, err := w.db.Pool.Exec(ctx, statement)
+	require.NoError(t, err)
+}
+
+// settle lets one process do all that is left, and stops it.
+func (w *world) settle(ctx context.Context, t *testing.T) {
+	t.Helper()
+	last := w.start(t, order{})
+	w.await(ctx, t, "all is to be settled", func() bool { return w.isSettled(ctx, t) || last.hasExited() })
+	last.stop(t)
+}
+
+// requireSettled checks that everybody was credited once, by all that tells of it.
+func (w *world) requireSettled(ctx context.Context, t *testing.T) {
+	t.Helper()
+	require.Equal(t, "loss all_delivered, start all_delivered, turnover all_delivered", w.text(ctx, t, `
+		SELECT string_agg(programme || ' ' || outcome, ', ' ORDER BY programme) FROM settlement_results WHERE period = '2026-10'`))
+	require.Equal(t, w.credits, w.amounts(ctx, t, "SELECT reference, amount FROM settlement_credits WHERE delivery = 'credited'"))
+	require.Equal(t, w.credits, w.amounts(ctx, t, "SELECT reference, amount FROM ledger_lines WHERE kind = 'credit' AND account = 'player'"))
+	require.Equal(t, w.wallets, w.amounts(ctx, t, "SELECT player, balance FROM wallet_balances"))
+	events := "FROM outbox_events WHERE type = 'wallet.credited.v1'"
+	require.Equal(t, w.credits, w.amounts(ctx, t, "SELECT payload ->> 'reference', (payload ->> 'amount')::bigint "+events))
+	require.Equal(t, len(w.credits), w.count(ctx, t, "SELECT count(*) "+events))
+	w.requireTrueBooks(ctx, t)
+	require.Empty(t, w.text(ctx, t, `
+		SELECT coalesce(string_agg(loop || ' ' || verdict, ', '), '') FROM worker_freshness
+		WHERE loop LIKE 'settlement_%' AND verdict NOT IN ('ok', 'idle')`))
+}
+
+// requireTrueBooks asks all audits. They hold at any time, whoever has just died.
+func (w *world) requireTrueBooks(ctx context.Context, t *testing.T) {
+	t.Helper()
+	found, err := audit.Run(ctx, w.db.Pool, 20)
+	require.NoError(t, err)
+	require.Positive(t, found.NumAudits)
+	require.Empty(t, found.Findings)
+}
+
+// amounts reads pairs of a text that comes once and an amount.
+func (w *world) amounts(ctx context.Context, t *testing.T, query string) map[string]int64 {
+	t.Helper()
+	rows, err := w.db.Pool.Query(ctx, query)
+	require.NoError(t, err)
+	found := make(map[string]int64)
+	var text string
+	var amount int64
+	_, err = pgx.ForEachRow(rows, []any{&text, &amount}, func() error {
+		require.NotContains(t, found, text)
+		found[text] = amount
+		return nil
+	})
+	require.NoError(t, err)
+	return found
+}
+
+func (w *world) count(ctx context.Context, t *testing.T, query string) (num int) {
+	t.Helper()
+	require.NoError(t, w.db.Pool.QueryRow(ctx, query).Scan(&num))
+	return num
+}
+
+func (w *world) text(ctx context.Context, t *testing.T, query string) (text string) {
+	t.Helper()
+	require.NoError(t, w.db.Pool.QueryRow(ctx, query).Scan(&text))
+	return text
+}
+
+// dump shows what a failed test left in the database.
+func (w *world) dump(t *testing.T) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	for _, query := range []string{
+		`SELECT id, state, coalesce(outcome, ''), attempt, epoch, num_calculations, cursor_player_id, job_id, coalesce(abort_detail, '') FROM settlement_run ORDER BY id`,
+		`SELECT id, kind, state::text, attempt, max_attempts, attempted_by, now() - attempted_at, coalesce(left(errors[cardinality(errors)] ->> 'error', 200), '') FROM river_job WHERE kind LIKE 'settlement_%' AND kind <> 'settlement_tick' ORDER BY id`,
+		`SELECT run_id, delivery, count(*) FROM settlement_item GROUP BY 1, 2 ORDER BY 1, 2`,
+		`SELECT pid, state, wait_event_type, wait_event, left(query, 100) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'`,
+	} {
+		rows, err := w.db.Pool.Query(ctx, query)
+		if err != nil {
+			t.Logf("dump: %v", err)
+			continue
+		}
+		for rows.Next() {
+			values, err := rows.Values()
+			t.Logf("%v %v", values, err)
+		}
+		rows.Close()
+	}
+}
