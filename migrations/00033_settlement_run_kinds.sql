@@ -1,10 +1,14 @@
 -- Why:   retries of what a run left undelivered, and adjustments for lines that came
 --        after a run.
 -- Locks: ACCESS EXCLUSIVE on settlement_run and settlement_item for an instant, and
---        SHARE on settlement_run while indexes of its few rows are built.
+--        SHARE on both while indexes are built, some seconds per million items. Stop the
+--        workers first; older ones refuse to run afterwards.
 -- Undo:  fails while there is a run of another kind than regular.
 
 -- +goose Up
+-- Older binaries would end a retry by the counts of its own items, which are none.
+UPDATE schema_requirement SET min_binary = 33;
+
 ALTER TABLE settlement_run ADD COLUMN parent_id bigint REFERENCES settlement_run (id);
 COMMENT ON COLUMN settlement_run.parent_id IS 'The run whose undelivered items a retry attempts again; they stay that run''s.';
 ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
@@ -25,6 +29,9 @@ CREATE INDEX settlement_run_parent_id_idx ON settlement_run (parent_id) WHERE pa
 ALTER TABLE settlement_item ADD COLUMN entitled_minor bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN settlement_item.entitled_minor IS 'What earlier runs of the period have credited to the player, or may still: the item pays the rest of capped_minor.';
 COMMENT ON COLUMN settlement_item.adj IS 'How many claims on the period the player had before, from 0; part of the ledger''s reference.';
+
+-- For who is owed more and was held back by an undelivered credit.
+CREATE INDEX settlement_item_held_back_idx ON settlement_item (run_id) WHERE reason = 'earlier_undelivered';
 
 CREATE VIEW settlement_run_items AS
 SELECT
@@ -340,6 +347,7 @@ COMMENT ON FUNCTION settlement_claim IS 'The next undelivered items of a run, in
 
 DROP FUNCTION settlement_unbooked;
 DROP VIEW settlement_run_items;
+DROP INDEX settlement_item_held_back_idx;
 ALTER TABLE settlement_item DROP COLUMN entitled_minor;
 COMMENT ON COLUMN settlement_item.adj IS NULL;
 DROP INDEX settlement_run_parent_id_idx;
@@ -353,3 +361,4 @@ ALTER TABLE settlement_run DROP CONSTRAINT retry_has_its_parent;
 ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
 ALTER TABLE settlement_run ADD CONSTRAINT kind_is_known CHECK (kind IN ('regular'));
 ALTER TABLE settlement_run DROP COLUMN parent_id;
+UPDATE schema_requirement SET min_binary = 26;

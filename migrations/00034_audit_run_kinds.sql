@@ -288,14 +288,21 @@ SELECT
         ELSE format('it brought what was paid in the %s of its period to %s, its terms allow %s', limited.span, used.sum_minor, limited.limit_minor)
     END::text AS detail
 FROM limited
-CROSS JOIN LATERAL (
-    -- Those that were approved before it, and itself.
-    SELECT sum(spent.credited_minor) AS sum_minor
-    FROM spent
-    WHERE spent.programme_id = limited.programme_id
-        AND spent.approved_at <= limited.approved_at
-        AND date_trunc(limited.span, spent.starts_at AT TIME ZONE limited.zone) = date_trunc(limited.span, limited.starts_at AT TIME ZONE limited.zone)
-) AS used
+LEFT JOIN (
+    -- What each run brought its window to, those that were approved before it included.
+    SELECT
+        spent.run_id,
+        shape.span,
+        shape.zone,
+        sum(spent.credited_minor) OVER (
+            PARTITION BY shape.programme_id, shape.span, shape.zone, date_trunc(shape.span, spent.starts_at AT TIME ZONE shape.zone)
+            ORDER BY spent.approved_at
+        ) AS sum_minor
+    FROM (SELECT DISTINCT programme_id, span, zone FROM limited WHERE span IS NOT NULL) AS shape
+    JOIN spent ON spent.programme_id = shape.programme_id
+) AS used ON used.run_id = limited.run_id
+    AND used.span = limited.span
+    AND used.zone = limited.zone
 WHERE limited.span IS NULL
     OR used.sum_minor > limited.limit_minor;
 COMMENT ON VIEW audit_settlement_budget IS 'No run brought what its programme paid in a window of its budget above the limit of its terms; the window is the one that holds the start of the run''s period.';

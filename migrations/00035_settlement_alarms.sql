@@ -213,8 +213,40 @@ SELECT
 FROM settlement_job_contradictions AS found
 JOIN settlement_run AS run ON run.id = found.run_id
 JOIN settlement_period AS period ON period.id = run.period_id
-JOIN programme ON programme.id = period.programme_id;
-COMMENT ON VIEW settlement_alarms IS 'What stands of settlements that a person must know of, by the rows alone, whatever jobs do: not_acknowledged (ended partial, none_delivered or aborted), run_without_job, approval_overdue, inputs_overdue, run_overdue (each longer than settlement_patience says), job_contradicts (the job''s end is not that of the outcome). since is when it began, loop the loop of the run''s kind; paused: the loop that would mend it is paused, which detail tells. period_without_run is not among them, since it takes the programmes'' calendars: see truegreen status.';
+JOIN programme ON programme.id = period.programme_id
+
+UNION ALL
+
+SELECT
+    'held_back',
+    run.id,
+    programme.code,
+    period.key,
+    run.finished_at,
+    format('%s players are owed more, and were left out for an undelivered credit of the period', held.num_items),
+    greatest(clock_timestamp() - run.finished_at, interval '0'),
+    'settlement_' || programme.kind,
+    false
+FROM (
+    SELECT item.run_id, count(*) AS num_items
+    FROM settlement_item AS item
+    WHERE item.reason = 'earlier_undelivered'
+    GROUP BY item.run_id
+) AS held
+JOIN settlement_run AS run ON run.id = held.run_id
+JOIN settlement_period AS period ON period.id = run.period_id
+JOIN programme ON programme.id = period.programme_id
+WHERE run.state = 'done'
+    AND run.acknowledged_at IS NULL
+    AND NOT EXISTS (
+        SELECT
+        FROM settlement_run AS later
+        WHERE later.period_id = run.period_id
+            AND later.kind = 'adjustment'
+            AND later.state = 'done'
+            AND later.id > run.id
+    );
+COMMENT ON VIEW settlement_alarms IS 'What stands of settlements that a person must know of, by the rows alone, whatever jobs do: not_acknowledged (ended partial, none_delivered or aborted), run_without_job, approval_overdue, inputs_overdue, run_overdue (each longer than settlement_patience says), job_contradicts (the job''s end is not that of the outcome), held_back (an adjustment left out who has an undelivered credit, and no other followed). since is when it began, loop the loop of the run''s kind; paused: the loop that would mend it is paused, which detail tells. period_without_run is not among them, since it takes the programmes'' calendars: see truegreen status.';
 
 -- +goose Down
 DROP VIEW settlement_alarms;

@@ -228,6 +228,28 @@ func (q *Queries) SettlementItemFailPending(ctx context.Context, db DBTX, arg *S
 	return result.RowsAffected(), nil
 }
 
+const settlementItemHoldsBack = `-- name: SettlementItemHoldsBack :one
+SELECT EXISTS (
+    SELECT
+    FROM settlement_item AS item
+    WHERE item.run_id = $1
+        AND item.reason = 'earlier_undelivered'
+)
+`
+
+type SettlementItemHoldsBackParams struct {
+	RunID int64
+}
+
+// SettlementItemHoldsBack tells whether an adjustment left somebody out for an
+// undelivered credit.
+func (q *Queries) SettlementItemHoldsBack(ctx context.Context, db DBTX, arg *SettlementItemHoldsBackParams) (bool, error) {
+	row := db.QueryRow(ctx, settlementItemHoldsBack, arg.RunID)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 type SettlementItemInsertParams struct {
 	Adj           int32
 	AmountMinor   int64

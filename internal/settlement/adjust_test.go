@@ -2,6 +2,7 @@ package settlement_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,18 @@ func (bundle *testBundle) differences(ctx context.Context, t *testing.T, runID i
 	return scalar[string](ctx, t, bundle.db, `
 		SELECT coalesce(string_agg(format('%s/%s=%s:%s(%s)', player, adj, amount, coalesce(delivery, reason), entitled), ' ' ORDER BY player), '')
 		FROM settlement_credits WHERE run_id = $1`, runID)
+}
+
+// heldBack are the alarms about adjustments that left somebody out.
+func (bundle *testBundle) heldBack(ctx context.Context, t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for _, alarm := range bundle.look(ctx, t) {
+		if alarm.Kind == settlement.AlarmHeldBack {
+			found = append(found, fmt.Sprintf("%s of run %d: %s", alarm.Kind, alarm.RunID, alarm.Detail))
+		}
+	}
+	return found
 }
 
 func TestService_Adjust(t *testing.T) {
@@ -106,13 +119,33 @@ func TestService_Adjust(t *testing.T) {
 		require.Equal(t, "all_delivered", adjustment.Outcome)
 		require.Equal(t, "a/1=50:credited(100) b/1=0:earlier_undelivered(100) c/1=0:overpaid(100)", bundle.differences(ctx, t, adjustment.RunID))
 		bundle.requireTrueBooks(ctx, t)
+		require.Equal(t, []string{"held_back of run 2: 1 players are owed more, and were left out for an undelivered credit of the period"}, bundle.heldBack(ctx, t))
 
 		bundle.status(ctx, t, "b", activity.StatusActive)
 		require.Equal(t, "all_delivered", bundle.retry(ctx, t, regular.RunID).Outcome)
+		// What b was held back from is still owed.
+		require.Len(t, bundle.heldBack(ctx, t), 1)
 		second := bundle.adjust(ctx, t)
+		require.Empty(t, bundle.look(ctx, t))
 		require.Equal(t, "a/2=0:overpaid(150) b/1=50:credited(100) c/1=0:overpaid(100)", bundle.differences(ctx, t, second.RunID))
 		require.Equal(t, "a=150 b=150 c=100", bundle.balances(ctx, t))
 		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("WhoWasHeldBackCanBeAcknowledged", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle, regular := inPart(ctx, t, weekly)
+		bundle.late(ctx, t, "b", 500, 0)
+		adjustment := bundle.adjust(ctx, t)
+		require.Equal(t, "no_eligible", adjustment.Outcome)
+		require.Len(t, bundle.heldBack(ctx, t), 1)
+		for _, runID := range []int64{regular.RunID, adjustment.RunID} {
+			_, err := bundle.service.Acknowledge(ctx, settlement.Decision{By: "operator", Reason: "b has left", RunID: runID})
+			require.NoError(t, err)
+		}
+		require.Empty(t, bundle.look(ctx, t))
 	})
 
 	t.Run("WhatWasWithheldIsNotEntitled", func(t *testing.T) {

@@ -20,6 +20,7 @@ type AlarmKind string
 // The alarms. AlarmKinds has their order.
 const (
 	AlarmApprovalOverdue  AlarmKind = "approval_overdue"   // a run waits for a person, for long
+	AlarmHeldBack         AlarmKind = "held_back"          // an adjustment left out who has an undelivered credit
 	AlarmInputsOverdue    AlarmKind = "inputs_overdue"     // a run waits for its inputs, which are due for long
 	AlarmJobContradicts   AlarmKind = "job_contradicts"    // the end of a run's job is not that of its outcome
 	AlarmNotAcknowledged  AlarmKind = "not_acknowledged"   // a run did not deliver all, and nobody has said that it is known
@@ -33,7 +34,7 @@ const (
 func AlarmKinds() []AlarmKind {
 	return []AlarmKind{
 		AlarmPeriodWithoutRun, AlarmRunWithoutJob, AlarmRunOverdue, AlarmJobContradicts,
-		AlarmNotAcknowledged, AlarmInputsOverdue, AlarmApprovalOverdue,
+		AlarmNotAcknowledged, AlarmHeldBack, AlarmInputsOverdue, AlarmApprovalOverdue,
 	}
 }
 
@@ -77,7 +78,7 @@ func (alarm *Alarm) Do() string {
 	switch alarm.Kind {
 	case AlarmPeriodWithoutRun:
 		return fmt.Sprintf("truegreen settlement run %s %s", alarm.Programme, alarm.Period)
-	case AlarmInputsOverdue:
+	case AlarmHeldBack, AlarmInputsOverdue:
 		return fmt.Sprintf("truegreen settlement preview %s %s", alarm.Programme, alarm.Period)
 	case AlarmApprovalOverdue:
 		return fmt.Sprintf("truegreen settlement show %d; truegreen settlement approve %[1]d --as WHO", alarm.RunID)

@@ -113,13 +113,17 @@ func (service *Service) Acknowledge(ctx context.Context, decision Decision) (Res
 	return service.decide(ctx, "acknowledge", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
 		run := &row.SettlementRun
 		outcome := valueOr(run.Outcome, "")
+		holdsBack, err := queries.SettlementItemHoldsBack(ctx, tx, &dbsqlc.SettlementItemHoldsBackParams{RunID: run.ID})
+		if err != nil {
+			return fmt.Errorf("look for whom it held back: %w", err)
+		}
 		switch {
-		case run.State != stateAborted && outcome != outcomePartial && outcome != outcomeNoneDelivered:
+		case run.State != stateAborted && outcome != outcomePartial && outcome != outcomeNoneDelivered && !holdsBack:
 			return fault.Invalid("it is %s, which leaves nothing to acknowledge", describe(run))
 		case run.AcknowledgedAt != nil:
 			return fault.Invalid("%s has acknowledged it at %s", valueOr(run.AcknowledgedBy, ""), run.AcknowledgedAt.UTC().Format(time.RFC3339))
 		}
-		err := queries.SettlementRunAcknowledge(ctx, tx, &dbsqlc.SettlementRunAcknowledgeParams{
+		err = queries.SettlementRunAcknowledge(ctx, tx, &dbsqlc.SettlementRunAcknowledgeParams{
 			AcknowledgeReason: decision.Reason,
 			AcknowledgedBy:    decision.By,
 			ID:                run.ID,

@@ -81,6 +81,16 @@ LIMIT @max_groups::int;
 -- SettlementItemUnbooked counts what a run has credited and the ledger does not have so.
 SELECT settlement_unbooked(@run_id::bigint)::bigint AS num_unbooked;
 
+-- name: SettlementItemHoldsBack :one
+-- SettlementItemHoldsBack tells whether an adjustment left somebody out for an
+-- undelivered credit.
+SELECT EXISTS (
+    SELECT
+    FROM settlement_item AS item
+    WHERE item.run_id = @run_id
+        AND item.reason = 'earlier_undelivered'
+);
+
 -- name: SettlementItemUndelivered :one
 -- SettlementItemUndelivered counts what an ended run left undelivered.
 SELECT
