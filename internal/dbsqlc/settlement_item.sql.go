@@ -270,6 +270,18 @@ type SettlementItemInsertParams struct {
 	TierValue     pgtype.Numeric
 }
 
+const settlementItemKeepPlans = `-- name: SettlementItemKeepPlans :exec
+SELECT set_config('plan_cache_mode', 'auto', true)
+`
+
+// SettlementItemKeepPlans lets the database keep plans to the end of the transaction.
+// Where each is to be made anew, so is that of the check that an item's run is there,
+// item by item, which takes longer than all else about it.
+func (q *Queries) SettlementItemKeepPlans(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, settlementItemKeepPlans)
+	return err
+}
+
 const settlementItemReasons = `-- name: SettlementItemReasons :many
 SELECT
     item.disposition,

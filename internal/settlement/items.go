@@ -72,6 +72,9 @@ func eachPage(ctx context.Context, tx pgx.Tx, of subject, fn func(items []*dbsql
 
 // storeItems stores an item for everybody whom the terms concern, and counts them. inputsAt is the watermark that it rests on.
 func storeItems(ctx context.Context, tx pgx.Tx, of subject, inputsAt time.Time) (*counted, error) {
+	if err := queries.SettlementItemKeepPlans(ctx, tx); err != nil {
+		return nil, fmt.Errorf("set up planner: %w", err)
+	}
 	err := eachPage(ctx, tx, of, func(items []*dbsqlc.SettlementItemInsertParams) error {
 		if _, err := queries.SettlementItemInsert(ctx, tx, items); err != nil {
 			return fmt.Errorf("store items: %w", err)

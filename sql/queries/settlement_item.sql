@@ -8,6 +8,12 @@ INSERT INTO settlement_item (
     @period_id, @player_id, @rate_ppm, @reason, @run_id, @tier_from, @tier_value
 );
 
+-- name: SettlementItemKeepPlans :exec
+-- SettlementItemKeepPlans lets the database keep plans to the end of the transaction.
+-- Where each is to be made anew, so is that of the check that an item's run is there,
+-- item by item, which takes longer than all else about it.
+SELECT set_config('plan_cache_mode', 'auto', true);
+
 -- name: SettlementItemCredit :one
 -- SettlementItemCredit credits the next undelivered items of a run; see the SQL
 -- function settlement_credit_chunk for the four numbers.
