@@ -49,7 +49,7 @@ func TestLoad(t *testing.T) {
 			Settlement: appconfig.Settlement{
 				Backoff:     15 * time.Second,
 				Budget:      30 * time.Minute,
-				Chunk:       1000,
+				Chunk:       300,
 				Interval:    30 * time.Second,
 				LockTimeout: 3 * time.Second,
 				Slice:       time.Minute,

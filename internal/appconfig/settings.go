@@ -321,7 +321,7 @@ func settlementSettings() []Setting {
 			Name:    "TRUEGREEN_SETTLEMENT_SLICE",
 		}, 10*time.Millisecond, time.Minute, func(config *Config) *time.Duration { return &config.Settlement.Slice }),
 		count(Setting{
-			Default: "1000",
+			Default: "300",
 			Doc:     "How many credits share one transaction. Their wallets are locked until it ends.",
 			Flag:    "settlement-chunk",
 			Name:    "TRUEGREEN_SETTLEMENT_CHUNK",

@@ -14,7 +14,8 @@ type Config struct {
 	Backoff time.Duration
 
 	// ChunkSize is how many credits share one transaction, from 1 to 10,000. It
-	// bounds how long a wallet is locked. Defaults to 1,000.
+	// bounds how long a wallet is locked, and so how long a bet may wait for it.
+	// Defaults to 300.
 	ChunkSize int
 
 	// LockTimeout is how long a chunk waits for a wallet that somebody else has
@@ -42,7 +43,7 @@ const (
 // WithDefaults returns config with every zero field set to its default.
 func (config Config) WithDefaults() Config {
 	setDefault(&config.Backoff, 15*time.Second)
-	setDefault(&config.ChunkSize, 1000)
+	setDefault(&config.ChunkSize, 300)
 	setDefault(&config.LockTimeout, 3*time.Second)
 	setDefault(&config.MaxBackoff, 10*time.Minute)
 	setDefault(&config.Slice, maxSlice)
