@@ -56,7 +56,7 @@ $(GOLANGCI_LINT):
 	@mv bin/.lint/golangci-lint $@ && rmdir bin/.lint
 
 .PHONY: bench
-bench: ## Measures the outbox against its rivals, in one run (half an hour).
+bench: ## Measures outbox and settlement, in one run (an hour).
 	go test ./bench -run '^$$' -bench . -benchtime 1x -timeout 90m
 
 .PHONY: bench/peers
