@@ -173,6 +173,13 @@ func TestWatchdog_Look_Jobs(t *testing.T) {
 		bundle.requireCalm(ctx, t)
 		bundle.ableAgo(ctx, t, "115 seconds")
 		bundle.requireCalm(ctx, t)
+		// Whatever is known of it last: it had its job then.
+		bundle.ableAgo(ctx, t, "3 minutes")
+		bundle.falsify(ctx, t, "UPDATE settlement_run SET able_since = now()")
+		bundle.requireCalm(ctx, t)
+		bundle.ableAgo(ctx, t, "3 minutes")
+		bundle.falsify(ctx, t, "UPDATE settlement_event SET at = now()")
+		bundle.requireCalm(ctx, t)
 
 		bundle.ableAgo(ctx, t, "3 minutes")
 		alarm := bundle.requireAlarm(ctx, t, settlement.AlarmRunWithoutJob)
