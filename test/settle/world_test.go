@@ -125,11 +125,12 @@ func (w *world) await(ctx context.Context, t *testing.T, what string, isSo func(
 	}, patience, 10*poll, what)
 }
 
-// isSettled reports whether all runs and all jobs of settlements have ended.
+// isSettled reports whether all runs and all jobs of settlements have ended, well or
+// not.
 func (w *world) isSettled(ctx context.Context, t *testing.T) bool {
 	t.Helper()
 	return w.count(ctx, t, `
-		SELECT (SELECT 3 - count(*) FROM settlement_results WHERE period = '2026-10' AND state = 'done')
+		SELECT (SELECT 3 - count(*) FROM settlement_results WHERE period = '2026-10' AND state IN ('done', 'aborted'))
 			+ (SELECT count(*) FROM settlement_run WHERE state NOT IN ('done', 'aborted'))
 			+ (SELECT count(*) FROM river_job WHERE kind LIKE 'settlement_%' AND kind <> 'settlement_tick' AND finalized_at IS NULL)`) == 0
 }
