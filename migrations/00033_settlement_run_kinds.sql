@@ -3,7 +3,8 @@
 -- Locks: ACCESS EXCLUSIVE on settlement_run and settlement_item for an instant, and
 --        SHARE on both while indexes are built, some seconds per million items. Stop the
 --        workers first; older ones refuse to run afterwards.
--- Undo:  fails while there is a run of another kind than regular.
+-- Undo:  fails while there is a run of another kind than regular. The views that it makes
+--        anew lose what was granted on them: grant again.
 
 -- +goose Up
 -- Older binaries would end a retry by the counts of its own items, which are none.
@@ -15,6 +16,10 @@ ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
 ALTER TABLE settlement_run ADD CONSTRAINT kind_is_known CHECK (kind IN ('regular', 'retry', 'adjustment'));
 ALTER TABLE settlement_run ADD CONSTRAINT retry_has_its_parent CHECK ((kind = 'retry') = (parent_id IS NOT NULL));
 COMMENT ON TABLE settlement_run IS 'One settlement of one period: regular, once; retry, of what an earlier run left undelivered; adjustment, of what lines that came later change. state says where the process is, outcome what was delivered; the counts are those at the run''s end. A lying outcome is refused by the constraints.';
+
+ALTER TABLE settlement_run ADD COLUMN budget_version_id bigint REFERENCES programme_version (id);
+COMMENT ON COLUMN settlement_run.budget_version_id IS 'The terms whose budget had room for the run when it was approved: those in force then for the start of its period. Others may have been when it was planned.';
+UPDATE settlement_run SET budget_version_id = version_id WHERE approved_at IS NOT NULL AND state NOT IN ('done', 'aborted');
 
 DROP INDEX settlement_run_one_per_period;
 CREATE UNIQUE INDEX settlement_run_one_per_period ON settlement_run (period_id) WHERE kind = 'regular' AND state <> 'aborted';
@@ -360,5 +365,6 @@ COMMENT ON TABLE settlement_run IS 'One settlement of one period. state says whe
 ALTER TABLE settlement_run DROP CONSTRAINT retry_has_its_parent;
 ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
 ALTER TABLE settlement_run ADD CONSTRAINT kind_is_known CHECK (kind IN ('regular'));
+ALTER TABLE settlement_run DROP COLUMN budget_version_id;
 ALTER TABLE settlement_run DROP COLUMN parent_id;
 UPDATE schema_requirement SET min_binary = 26;

@@ -1,5 +1,5 @@
 -- Why:   the audit knows retries and adjustments, and budgets.
--- Locks: ACCESS EXCLUSIVE on five views for an instant; no table is locked.
+-- Locks: ACCESS EXCLUSIVE on six views for an instant; no table is locked.
 -- Undo:  puts back the views that know regular runs alone.
 
 -- +goose Up
@@ -97,7 +97,9 @@ WITH tier AS (
             AND earlier.run_id < item.run_id
             AND earlier.disposition = 'eligible'
             AND earlier.voided_at IS NULL
-    ) AS before ON run.kind = 'adjustment'
+            -- Inside, so that the items of other runs need not be looked for.
+            AND run.kind = 'adjustment'
+    ) AS before ON true
     LEFT JOIN band ON band.version_id = version.id
         AND band.from_value <= item.tier_value
         AND (band.until_value IS NULL OR band.until_value > item.tier_value)
@@ -149,7 +151,7 @@ FROM (
             WHEN item.capped_minor < greatest((version.rules ->> 'min_payout')::bigint, 1) THEN 'below_min'
             WHEN run.kind = 'adjustment' AND item.capped_minor <= item.entitled_minor THEN 'overpaid'
             -- What was on its way at that moment may have arrived since.
-            WHEN item.reason = 'earlier_undelivered' AND EXISTS (
+            WHEN item.reason IS NOT DISTINCT FROM 'earlier_undelivered' AND EXISTS (
                 SELECT
                 FROM settlement_item AS earlier
                 WHERE earlier.period_id = item.period_id
@@ -251,6 +253,52 @@ FROM (
 WHERE detail <> '';
 COMMENT ON VIEW audit_settlement_outcome IS 'A run''s counts, amounts and outcome are those of its items and rest on proven inputs; what it credited, it credited in its delivery, and what it voided, it never paid. A retry is measured by what its parent had left, and a parent by what it had delivered itself.';
 
+CREATE OR REPLACE VIEW audit_settlement_entitled_once AS
+SELECT
+    concat_ws('/', programme.code, coalesce(period.key, claim.period_id::text), coalesce(player.code, claim.player_id::text), claim.currency)::text AS subject,
+    concat_ws('; ',
+        CASE WHEN claim.num_items > claim.num_adjs THEN format('%s eligible items for %s adj', claim.num_items, claim.num_adjs) END,
+        CASE WHEN claim.num_undelivered > 1 THEN format('%s undelivered items', claim.num_undelivered) END
+    )::text AS detail
+FROM (
+    SELECT
+        item.period_id,
+        item.player_id,
+        item.currency,
+        count(DISTINCT item.adj) AS num_adjs,
+        count(*) AS num_items,
+        count(*) FILTER (WHERE item.delivery IN ('pending', 'failed')) AS num_undelivered
+    FROM settlement_item AS item
+    WHERE item.disposition = 'eligible'
+        AND item.voided_at IS NULL
+    GROUP BY item.period_id, item.player_id, item.currency
+    HAVING count(*) > count(DISTINCT item.adj)
+        OR count(*) FILTER (WHERE item.delivery IN ('pending', 'failed')) > 1
+) AS claim
+LEFT JOIN settlement_period AS period ON period.id = claim.period_id
+LEFT JOIN programme ON programme.id = period.programme_id
+LEFT JOIN player ON player.id = claim.player_id
+UNION ALL
+SELECT
+    concat_ws('/', claim.programme, coalesce(player.code, claim.player_id::text)),
+    format('claims on %s periods of a programme that pays a player once', claim.num_periods)
+FROM (
+    SELECT
+        programme.code AS programme,
+        item.player_id,
+        count(DISTINCT item.period_id) AS num_periods
+    FROM programme
+    JOIN settlement_period AS period ON period.programme_id = programme.id
+    JOIN settlement_item AS item ON item.period_id = period.id
+        AND item.disposition = 'eligible'
+        AND item.voided_at IS NULL
+    WHERE programme.kind = 'lossback'
+    GROUP BY programme.id, item.player_id
+    HAVING count(DISTINCT item.period_id) > 1
+) AS claim
+LEFT JOIN player ON player.id = claim.player_id;
+COMMENT ON VIEW audit_settlement_entitled_once IS 'A player has one claim per period, currency and adj, and at most one of them is undelivered; of a lossback, claims on one period.';
+
 CREATE VIEW audit_settlement_budget AS
 WITH spent AS (
     SELECT
@@ -262,7 +310,8 @@ WITH spent AS (
         version.rules
     FROM settlement_run AS run
     JOIN settlement_period AS period ON period.id = run.period_id
-    JOIN programme_version AS version ON version.id = run.version_id
+    -- Before there were retries, that of its own terms was asked.
+    JOIN programme_version AS version ON version.id = coalesce(run.budget_version_id, run.version_id)
     LEFT JOIN (
         SELECT attempt.run_id, sum(item.amount_minor) AS sum_minor
         FROM settlement_attempt AS attempt
@@ -285,7 +334,7 @@ SELECT
     ('run ' || limited.run_id)::text AS subject,
     CASE
         WHEN limited.span IS NULL THEN 'its terms have a budget whose window this audit does not know'
-        ELSE format('it brought what was paid in the %s of its period to %s, its terms allow %s', limited.span, used.sum_minor, limited.limit_minor)
+        ELSE format('it brought what was paid in the %s of its period to %s, its budget allows %s', limited.span, used.sum_minor, limited.limit_minor)
     END::text AS detail
 FROM limited
 LEFT JOIN (
@@ -305,7 +354,7 @@ LEFT JOIN (
     AND used.zone = limited.zone
 WHERE limited.span IS NULL
     OR used.sum_minor > limited.limit_minor;
-COMMENT ON VIEW audit_settlement_budget IS 'No run brought what its programme paid in a window of its budget above the limit of its terms; the window is the one that holds the start of the run''s period.';
+COMMENT ON VIEW audit_settlement_budget IS 'No run brought what its programme paid in a window of its budget above the limit of the terms that it was approved under; the window is the one that holds the start of the run''s period.';
 
 CREATE OR REPLACE VIEW audit_findings AS
 SELECT 'audit_ledger_balanced'::text AS audit, subject, detail FROM audit_ledger_balanced
@@ -343,6 +392,33 @@ UNION ALL SELECT 'audit_settlement_outcome', subject, detail FROM audit_settleme
 UNION ALL SELECT 'audit_settlement_job_end', subject, detail FROM audit_settlement_job_end
 UNION ALL SELECT 'audit_outbox_delivery', subject, detail FROM audit_outbox_delivery;
 DROP VIEW audit_settlement_budget;
+
+CREATE OR REPLACE VIEW audit_settlement_entitled_once AS
+SELECT
+    concat_ws('/', programme.code, coalesce(period.key, claim.period_id::text), coalesce(player.code, claim.player_id::text), claim.currency)::text AS subject,
+    concat_ws('; ',
+        CASE WHEN claim.num_items > claim.num_adjs THEN format('%s eligible items for %s adj', claim.num_items, claim.num_adjs) END,
+        CASE WHEN claim.num_undelivered > 1 THEN format('%s undelivered items', claim.num_undelivered) END
+    )::text AS detail
+FROM (
+    SELECT
+        item.period_id,
+        item.player_id,
+        item.currency,
+        count(DISTINCT item.adj) AS num_adjs,
+        count(*) AS num_items,
+        count(*) FILTER (WHERE item.delivery IN ('pending', 'failed')) AS num_undelivered
+    FROM settlement_item AS item
+    WHERE item.disposition = 'eligible'
+        AND item.voided_at IS NULL
+    GROUP BY item.period_id, item.player_id, item.currency
+    HAVING count(*) > count(DISTINCT item.adj)
+        OR count(*) FILTER (WHERE item.delivery IN ('pending', 'failed')) > 1
+) AS claim
+LEFT JOIN settlement_period AS period ON period.id = claim.period_id
+LEFT JOIN programme ON programme.id = period.programme_id
+LEFT JOIN player ON player.id = claim.player_id;
+COMMENT ON VIEW audit_settlement_entitled_once IS 'A player has one claim per period, currency and adj, and at most one of them is undelivered.';
 
 CREATE OR REPLACE VIEW audit_settlement_outcome AS
 WITH counted AS (

@@ -100,7 +100,7 @@ func itemCorruptions() []corruption {
 				"UPDATE settlement_run SET eligible_minor = 0, kind = 'adjustment', num_eligible = 0, num_excluded = 1 WHERE id = {run awaiting_approval}",
 			reason("awaiting_approval", "bob"), "reason is winner, it should be none",
 		},
-		{"AnOverspentBudget", rules(`{"budget": {"limit": 13049, "window": "monthly"}}`), []string{"audit_settlement_budget: *"}, "it brought what was paid in the month of its period to 13050, its terms allow 13049"},
+		{"AnOverspentBudget", rules(`{"budget": {"limit": 13049, "window": "monthly"}}`), []string{"audit_settlement_budget: *"}, "it brought what was paid in the month of its period to 13050, its budget allows 13049"},
 		{"ABudgetOfAnUnknownWindow", rules(`{"budget": {"limit": 13050, "window": "yearly"}}`), []string{"audit_settlement_budget: *"}, "its terms have a budget whose window this audit does not know"},
 		{"AReasonThatDoesNotApply", rules(`{"min_payout": 55}`), reason("partial", "gina"), "reason is below_min, it should be none"},
 		{"InputsWithoutStatus", item("all_delivered/alice", "inputs = inputs - 'status'"), reason("all_delivered", "alice"), "it should be unknown without a status"},

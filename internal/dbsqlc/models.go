@@ -158,4 +158,6 @@ type SettlementRun struct {
 	Sources []string
 	// The run whose undelivered items a retry attempts again; they stay that run's.
 	ParentID *int64
+	// The terms whose budget had room for the run when it was approved: those in force then for the start of its period. Others may have been when it was planned.
+	BudgetVersionID *int64
 }

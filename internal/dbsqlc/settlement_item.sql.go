@@ -389,33 +389,6 @@ func (q *Queries) SettlementItemUnbooked(ctx context.Context, db DBTX, arg *Sett
 	return num_unbooked, err
 }
 
-const settlementItemUndelivered = `-- name: SettlementItemUndelivered :one
-SELECT
-    count(*) AS num_items,
-    coalesce(sum(item.amount_minor), 0)::bigint AS amount_minor
-FROM settlement_item AS item
-WHERE item.run_id = $1
-    AND item.delivery IN ('pending', 'failed')
-    AND item.voided_at IS NULL
-`
-
-type SettlementItemUndeliveredParams struct {
-	RunID int64
-}
-
-type SettlementItemUndeliveredRow struct {
-	NumItems    int64
-	AmountMinor int64
-}
-
-// SettlementItemUndelivered counts what an ended run left undelivered.
-func (q *Queries) SettlementItemUndelivered(ctx context.Context, db DBTX, arg *SettlementItemUndeliveredParams) (*SettlementItemUndeliveredRow, error) {
-	row := db.QueryRow(ctx, settlementItemUndelivered, arg.RunID)
-	var i SettlementItemUndeliveredRow
-	err := row.Scan(&i.NumItems, &i.AmountMinor)
-	return &i, err
-}
-
 const settlementItemVoid = `-- name: SettlementItemVoid :exec
 UPDATE settlement_item AS item
 SET voided_at = clock_timestamp()

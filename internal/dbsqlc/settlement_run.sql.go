@@ -338,7 +338,11 @@ SET
     acknowledged_by = $2::text
 WHERE (run.id = $3::bigint OR run.parent_id = $3)
     AND run.acknowledged_at IS NULL
-    AND (run.state = 'aborted' OR (run.state = 'done' AND run.outcome IN ('partial', 'none_delivered')))
+    -- That the books are not what a run has credited, no retry mends.
+    AND (
+        (run.state = 'aborted' AND run.abort_reason <> 'invariant')
+        OR (run.state = 'done' AND run.outcome IN ('partial', 'none_delivered'))
+    )
     AND NOT EXISTS (
         SELECT
         FROM settlement_item AS item
@@ -382,18 +386,20 @@ SET
     able_since = clock_timestamp(),
     approved_at = clock_timestamp(),
     approved_by = $1::text,
+    budget_version_id = $2::bigint,
     state = 'approved'
-WHERE id = $2
+WHERE id = $3
 `
 
 type SettlementRunApproveParams struct {
-	ApprovedBy string
-	ID         int64
+	ApprovedBy      string
+	BudgetVersionID int64
+	ID              int64
 }
 
-// SettlementRunApprove lets a run deliver.
+// SettlementRunApprove lets a run deliver, for which the budget of a version has room.
 func (q *Queries) SettlementRunApprove(ctx context.Context, db DBTX, arg *SettlementRunApproveParams) error {
-	_, err := db.Exec(ctx, settlementRunApprove, arg.ApprovedBy, arg.ID)
+	_, err := db.Exec(ctx, settlementRunApprove, arg.ApprovedBy, arg.BudgetVersionID, arg.ID)
 	return err
 }
 
@@ -518,6 +524,44 @@ func (q *Queries) SettlementRunContinuePass(ctx context.Context, db DBTX, arg *S
 	return err
 }
 
+const settlementRunCountRetry = `-- name: SettlementRunCountRetry :one
+UPDATE settlement_run AS run
+SET
+    eligible_minor = counted.eligible_minor,
+    num_eligible = counted.num_eligible,
+    num_evaluated = counted.num_eligible
+FROM (
+    SELECT
+        coalesce(sum(item.amount_minor), 0)::bigint AS eligible_minor,
+        count(*) AS num_eligible
+    FROM settlement_item AS item
+    WHERE item.run_id = $2
+        AND item.delivery IN ('pending', 'failed')
+        AND item.voided_at IS NULL
+) AS counted
+WHERE run.id = $1
+RETURNING counted.eligible_minor, counted.num_eligible
+`
+
+type SettlementRunCountRetryParams struct {
+	ID       int64
+	ParentID int64
+}
+
+type SettlementRunCountRetryRow struct {
+	EligibleMinor int64
+	NumEligible   int64
+}
+
+// SettlementRunCountRetry counts what a retry that was just added is to attempt. Only
+// now nobody else delivers any of it.
+func (q *Queries) SettlementRunCountRetry(ctx context.Context, db DBTX, arg *SettlementRunCountRetryParams) (*SettlementRunCountRetryRow, error) {
+	row := db.QueryRow(ctx, settlementRunCountRetry, arg.ID, arg.ParentID)
+	var i SettlementRunCountRetryRow
+	err := row.Scan(&i.EligibleMinor, &i.NumEligible)
+	return &i, err
+}
+
 const settlementRunEndPass = `-- name: SettlementRunEndPass :exec
 UPDATE settlement_run
 SET is_under_way = false
@@ -532,6 +576,24 @@ type SettlementRunEndPassParams struct {
 func (q *Queries) SettlementRunEndPass(ctx context.Context, db DBTX, arg *SettlementRunEndPassParams) error {
 	_, err := db.Exec(ctx, settlementRunEndPass, arg.ID)
 	return err
+}
+
+const settlementRunFamily = `-- name: SettlementRunFamily :one
+SELECT coalesce(run.parent_id, run.id)::bigint AS run_id
+FROM settlement_run AS run
+WHERE run.id = $1
+`
+
+type SettlementRunFamilyParams struct {
+	ID int64
+}
+
+// SettlementRunFamily returns the run whose items a run attempts: its parent, or itself.
+func (q *Queries) SettlementRunFamily(ctx context.Context, db DBTX, arg *SettlementRunFamilyParams) (int64, error) {
+	row := db.QueryRow(ctx, settlementRunFamily, arg.ID)
+	var run_id int64
+	err := row.Scan(&run_id)
+	return run_id, err
 }
 
 const settlementRunFence = `-- name: SettlementRunFence :one
@@ -679,31 +741,24 @@ INSERT INTO settlement_run (
     num_eligible, num_evaluated, num_excluded, parent_id, period_ends_at, period_id, sources, state, version_id
 )
 SELECT
-    clock_timestamp(), $1, parent.currency, $2::bigint, parent.inputs_at, parent.inputs_deadline_at, 'retry', parent.max_attempts,
-    $3::bigint, $3::bigint, 0, parent.id, parent.period_ends_at, parent.period_id, parent.sources, 'calculated', parent.version_id
+    clock_timestamp(), $1, parent.currency, 0, parent.inputs_at, parent.inputs_deadline_at, 'retry', parent.max_attempts,
+    0, 0, 0, parent.id, parent.period_ends_at, parent.period_id, parent.sources, 'calculated', parent.version_id
 FROM settlement_run AS parent
-WHERE parent.id = $4::bigint
+WHERE parent.id = $2::bigint
 ON CONFLICT DO NOTHING
 RETURNING id
 `
 
 type SettlementRunInsertRetryParams struct {
-	CreatedBy     string
-	EligibleMinor int64
-	NumEligible   int64
-	ParentID      int64
+	CreatedBy string
+	ParentID  int64
 }
 
 // SettlementRunInsertRetry adds a run that attempts again what its parent left
-// undelivered; it is calculated from the start. No row: the parent has one that has not
-// ended.
+// undelivered; it is calculated from the start, and SettlementRunCountRetry counts it. No
+// row: the parent has one that has not ended.
 func (q *Queries) SettlementRunInsertRetry(ctx context.Context, db DBTX, arg *SettlementRunInsertRetryParams) (int64, error) {
-	row := db.QueryRow(ctx, settlementRunInsertRetry,
-		arg.CreatedBy,
-		arg.EligibleMinor,
-		arg.NumEligible,
-		arg.ParentID,
-	)
+	row := db.QueryRow(ctx, settlementRunInsertRetry, arg.CreatedBy, arg.ParentID)
 	var id int64
 	err := row.Scan(&id)
 	return id, err
@@ -732,7 +787,7 @@ func (q *Queries) SettlementRunJobIsLive(ctx context.Context, db DBTX, arg *Sett
 
 const settlementRunLock = `-- name: SettlementRunLock :one
 SELECT
-    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id, run.sources, run.parent_id,
+    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id, run.sources, run.parent_id, run.budget_version_id,
     period.due_at,
     period.key,
     period.starts_at,
@@ -820,6 +875,7 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 		&i.SettlementRun.VersionID,
 		&i.SettlementRun.Sources,
 		&i.SettlementRun.ParentID,
+		&i.SettlementRun.BudgetVersionID,
 		&i.DueAt,
 		&i.Key,
 		&i.StartsAt,

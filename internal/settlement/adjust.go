@@ -29,7 +29,7 @@ type Adjustment struct {
 // has paid or found nobody, and while another adjustment of it has not ended.
 func (service *Service) Adjust(ctx context.Context, wanted Adjustment) (int64, error) {
 	var runID int64
-	err := service.inPeriod(ctx, wanted.Code, wanted.Key, func(tx pgx.Tx, versions []Version, p planned) error {
+	err := service.inPeriod(ctx, wanted.Code, wanted.Key, wanted.By, func(tx pgx.Tx, versions []Version, p planned) error {
 		regular, err := findRegular(ctx, tx, p, wanted.Key)
 		if err != nil {
 			return err

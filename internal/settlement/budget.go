@@ -3,54 +3,69 @@ package settlement
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/money"
-	"truegreen/internal/programme"
 	"truegreen/internal/timewindow"
 )
 
-// reservation is what an approval asks of a programme's budget.
+// reservation is what a programme's budget said to a run.
 type reservation struct {
-	eligible    money.Minor
-	programmeID int64
-	runID       int64
-	startsAt    time.Time // of the period; its window of the budget is the one that holds it
-	terms       *programme.Terms
+	short     string // what is missing, in words; empty: the run fits
+	versionID int64  // of the terms whose budget was asked
 }
 
-// reserve looks whether the budget has room for all that a run owes, and keeps other
-// approvals of the programme waiting until the transaction ends. What an approved run
-// owes is reserved until it ends, and what it paid for good: no row says so but the
-// runs. It returns in words what is missing; empty for nothing.
-func (wanted reservation) reserve(ctx context.Context, tx pgx.Tx) (short string, err error) {
-	budget := wanted.terms.Budget
-	if budget == nil {
-		return "", nil
+// reserve looks whether the budget of a run's programme has room for all that the run
+// owes, and keeps other approvals of the programme waiting until the transaction ends.
+// What an approved run owes is reserved until it ends, and what it paid for good: no row
+// says so but the runs.
+//
+// The budget is that of the terms in force now for the start of the run's period, and
+// its window the one that holds this start: a limit that a person raised or lowered
+// since the run was planned counts.
+func reserve(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (reservation, error) {
+	// Approvals under a budget and under none are counted by each other.
+	if err := queries.SettlementBudgetLock(ctx, tx, &dbsqlc.SettlementBudgetLockParams{ProgrammeID: row.ProgrammeID}); err != nil {
+		return reservation{}, fmt.Errorf("wait for other approvals: %w", err)
 	}
-	calendar, err := timewindow.NewCalendar(budget.Window, wanted.terms.TimeZone)
+	versions, err := listVersions(ctx, tx, row.Code)
 	if err != nil {
-		return "", fmt.Errorf("read the budget's calendar: %w", err)
+		return reservation{}, err
 	}
-	if err := queries.SettlementBudgetLock(ctx, tx, &dbsqlc.SettlementBudgetLockParams{ProgrammeID: wanted.programmeID}); err != nil {
-		return "", fmt.Errorf("wait for other approvals: %w", err)
+	calendar, err := versions[0].Terms.Calendar()
+	if err != nil {
+		return reservation{}, fmt.Errorf("read calendar: %w", err)
 	}
-	window := calendar.Containing(wanted.startsAt)
+	version := inForce(versions, calendar.LocalDay(row.StartsAt))
+	if version == nil {
+		return reservation{}, fmt.Errorf("no version of programme %s is in force for its period", row.Code)
+	}
+	budget := version.Terms.Budget
+	if budget == nil {
+		return reservation{versionID: version.id}, nil
+	}
+	windows, err := timewindow.NewCalendar(budget.Window, version.Terms.TimeZone)
+	if err != nil {
+		return reservation{}, fmt.Errorf("read the budget's calendar: %w", err)
+	}
+	window := windows.Containing(row.StartsAt)
 	used, err := queries.SettlementBudgetUsed(ctx, tx, &dbsqlc.SettlementBudgetUsedParams{
-		EndsAt: window.End, ProgrammeID: wanted.programmeID, RunID: wanted.runID, StartsAt: window.Start,
+		EndsAt: window.End, ProgrammeID: row.ProgrammeID, RunID: row.SettlementRun.ID, StartsAt: window.Start,
 	})
 	if err != nil {
-		return "", fmt.Errorf("sum up what is used of the budget: %w", err)
+		return reservation{}, fmt.Errorf("sum up what is used of the budget: %w", err)
 	}
-	total, err := money.Minor(used).Add(wanted.eligible)
+	owed := money.Minor(valueOr(row.SettlementRun.EligibleMinor, 0))
+	total, err := money.Minor(used).Add(owed)
 	if err != nil {
-		return "", fmt.Errorf("sum up what is used of the budget: %w", err)
+		return reservation{}, fmt.Errorf("sum up what is used of the budget: %w", err)
 	}
-	if total <= budget.Limit {
-		return "", nil
+	found := reservation{versionID: version.id}
+	if total > budget.Limit {
+		found.short = fmt.Sprintf("it owes %d, and of the budget of %d (version %d) for %s %d are used or reserved",
+			owed, budget.Limit, version.Number, window.Key, used)
 	}
-	return fmt.Sprintf("it owes %d, and of the budget of %d for %s %d are used or reserved", wanted.eligible, budget.Limit, window.Key, used), nil
+	return found, nil
 }

@@ -28,7 +28,7 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 		return false, verdict, err
 	}
 	if err := h.awaitCredits(ctx); err != nil {
-		return false, nil, err
+		return false, nil, errors.Join(err, h.callOffIfStopped(ctx))
 	}
 	err = pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {
 		if _, err := h.fence(ctx, tx, stateCalculating); err != nil {
@@ -72,7 +72,7 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 		}
 	})
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
-		return false, nil, errors.Join(err, h.callOff(ctx))
+		return false, nil, errors.Join(err, h.callOffIfStopped(ctx))
 	}
 	if errors.Is(err, errArithmetic) {
 		verdict, err = h.abort(ctx, abortInvariant, err.Error())
@@ -87,9 +87,12 @@ func (h *hold) calculate(ctx context.Context) (approved bool, verdict *Verdict, 
 	return approved, verdict, err
 }
 
-// callOff takes back that a calculation was begun: a process that is told to stop spends
-// none of those that a run may have.
-func (h *hold) callOff(ctx context.Context) error {
+// callOffIfStopped takes back that a calculation was begun: a process that is told to
+// stop spends none of those that a run may have.
+func (h *hold) callOffIfStopped(ctx context.Context) error {
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failureTimeout)
 	defer cancel()
 	return pgtx.Do(ctx, h.runner.service.pool, func(tx pgx.Tx) error {

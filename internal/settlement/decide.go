@@ -10,9 +10,7 @@ import (
 
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/fault"
-	"truegreen/internal/money"
 	"truegreen/internal/pgtx"
-	"truegreen/internal/programme"
 )
 
 // Decision is what a person decided about a run.
@@ -37,39 +35,26 @@ func (service *Service) Approve(ctx context.Context, decision Decision) (Result,
 		case run.CreatedBy == decision.By:
 			return fault.Invalid("%s made it, so somebody else must approve it: give another name with --as", decision.By)
 		}
-		short, err := reserveFor(ctx, tx, row)
+		budget, err := reserve(ctx, tx, row)
 		if err != nil {
 			return err
 		}
-		if short != "" {
-			return abortRun(ctx, tx, run.ID, abortion{actor: decision.By, detail: short, reason: abortBudget})
+		if budget.short != "" {
+			return abortRun(ctx, tx, run.ID, abortion{actor: decision.By, detail: budget.short, reason: abortBudget})
 		}
-		if err := approve(ctx, tx, run.ID, decision.By, decision.Reason); err != nil {
+		if err := approve(ctx, tx, run.ID, budget, decision.By, decision.Reason); err != nil {
 			return err
 		}
 		return service.giveJob(ctx, tx, row.ProgrammeKind, run.ID, attemptsLeft(run))
 	})
 }
 
-// reserveFor asks the budget of a run's programme.
-func reserveFor(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (short string, err error) {
-	terms, err := programme.Decode(row.Rules)
-	if err != nil {
-		return "", fmt.Errorf("read its terms: %w", err)
-	}
-	wanted := reservation{
-		eligible:    money.Minor(valueOr(row.SettlementRun.EligibleMinor, 0)),
-		programmeID: row.ProgrammeID,
-		runID:       row.SettlementRun.ID,
-		startsAt:    row.StartsAt,
-		terms:       &terms,
-	}
-	return wanted.reserve(ctx, tx)
-}
-
-// approve notes an approval, of a person or by the programme's terms.
-func approve(ctx context.Context, tx pgx.Tx, runID int64, by, reason string) error {
-	err := queries.SettlementRunApprove(ctx, tx, &dbsqlc.SettlementRunApproveParams{ApprovedBy: by, ID: runID})
+// approve notes an approval, of a person or by the programme's terms, for which the
+// budget has room.
+func approve(ctx context.Context, tx pgx.Tx, runID int64, budget reservation, by, reason string) error {
+	err := queries.SettlementRunApprove(ctx, tx, &dbsqlc.SettlementRunApproveParams{
+		ApprovedBy: by, BudgetVersionID: budget.versionID, ID: runID,
+	})
 	if err != nil {
 		return fmt.Errorf("store the approval: %w", err)
 	}
@@ -135,6 +120,18 @@ func (service *Service) Acknowledge(ctx context.Context, decision Decision) (Res
 	})
 }
 
+// checkPerson refuses the name under which terms approve: who used it would seem to be
+// them, and could not be told from the checker of his own runs.
+func checkPerson(by string) error {
+	if by == autoApprover {
+		return fault.Invalid("%s is the name under which programmes approve by their terms: give another with --as", autoApprover)
+	}
+	return nil
+}
+
+// errNoRun refuses the number of a run.
+var errNoRun = fault.NotFound("there is no such run: see truegreen settlement list")
+
 // decide runs fn in a transaction that has locked the run.
 func (service *Service) decide(
 	ctx context.Context, act string, decision Decision,
@@ -142,9 +139,12 @@ func (service *Service) decide(
 ) (Result, error) {
 	var result Result
 	err := pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
+		if err := checkPerson(decision.By); err != nil {
+			return err
+		}
 		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: decision.RunID})
 		if errors.Is(err, pgx.ErrNoRows) {
-			return fault.NotFound("there is no such run: see truegreen settlement list")
+			return errNoRun
 		}
 		if err != nil {
 			return fmt.Errorf("lock it: %w", err)

@@ -94,6 +94,33 @@ func TestService_Decisions(t *testing.T) {
 		require.Equal(t, "auto_approve_below", result.ApprovedBy)
 	})
 
+	t.Run("NobodyIsCalledAsTheTermsThatApprove", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, waiting)
+		const name = "auto_approve_below"
+		runID := bundle.plan(ctx, t)
+		decision := settlement.Decision{By: name, Reason: "why", RunID: runID}
+		for what, act := range map[string]func() error{
+			"acknowledge": func() error { _, err := bundle.service.Acknowledge(ctx, decision); return err },
+			"adjust": func() error {
+				_, err := bundle.service.Adjust(ctx, settlement.Adjustment{By: name, Code: "weekly", Key: week})
+				return err
+			},
+			"apply":          func() error { _, err := bundle.service.Apply(ctx, parse(t, waiting), name); return err },
+			"approve":        func() error { _, err := bundle.service.Approve(ctx, decision); return err },
+			"approve a term": func() error { _, err := bundle.service.ApproveVersion(ctx, "weekly", 1, name); return err },
+			"plan":           func() error { _, err := bundle.service.Plan(ctx, "weekly", week, name); return err },
+			"retry":          func() error { _, err := bundle.service.Retry(ctx, decision); return err },
+		} {
+			err := act()
+			require.ErrorContains(t, err, "auto_approve_below is the name under which programmes approve by their terms: give another with --as", what)
+			require.True(t, fault.Is(err, fault.KindInvalid), what)
+		}
+	})
+
 	t.Run("WhatIsRejectedPaysNothingAndMakesRoom", func(t *testing.T) {
 		t.Parallel()
 

@@ -52,8 +52,12 @@ func TestAudit_RunKinds(t *testing.T) {
 		{"AnotherReasonOfAnOverpayment", "UPDATE settlement_item SET reason = 'earlier_undelivered'" + item("4", "c"), "audit_settlement_reason", "reason is earlier_undelivered, it should be overpaid"},
 		{"SomebodyWhoseEarlierCreditWasThere", "UPDATE settlement_item SET " + excluded + "'earlier_undelivered'" + item("4", "b"), "audit_settlement_reason", "reason is earlier_undelivered, it should be none"},
 		{
+			"ALossbackOfTwoPeriods", "UPDATE programme SET kind = 'lossback'; UPDATE settlement_item SET player_id = (SELECT id FROM player WHERE code = 'a') WHERE player_id = (SELECT id FROM player WHERE code = 'e')",
+			"audit_settlement_entitled_once", "weekly/a: claims on 2 periods of a programme that pays a player once",
+		},
+		{
 			"ABudgetThatARetryOverspent", `UPDATE programme_version SET rules = rules || '{"budget": {"limit": 349, "window": "monthly"}}'`,
-			"audit_settlement_budget", "to 350, its terms allow 349",
+			"audit_settlement_budget", "to 350, its budget allows 349",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

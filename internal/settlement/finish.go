@@ -26,6 +26,9 @@ func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
 		if spent {
 			state = h.row.SettlementRun.State
 		}
+		if err := h.lockParent(ctx, tx); err != nil {
+			return err
+		}
 		if _, err := h.fence(ctx, tx, state); err != nil {
 			return err
 		}
@@ -73,6 +76,19 @@ func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
 		verdict.logPass(ctx, h.runner.logger)
 	}
 	return verdict, failure
+}
+
+// lockParent comes before a retry's own lock where the retry may end, which ends the
+// alarms of its parent. Whoever makes the next retry holds the parent, and waits for
+// this one.
+func (h *hold) lockParent(ctx context.Context, tx pgx.Tx) error {
+	if h.row.SettlementRun.ParentID == nil {
+		return nil
+	}
+	if _, err := lockParent(ctx, tx, h.runID); err != nil {
+		return fmt.Errorf("lock its parent: %w", err)
+	}
+	return nil
 }
 
 // endOf says whether a run ends after a pass, and how its job does then.
@@ -153,7 +169,7 @@ func acknowledgeDelivered(ctx context.Context, tx pgx.Tx, retry *Verdict, actor 
 	if parentID == 0 {
 		return nil
 	}
-	reason := fmt.Sprintf("run %d has delivered what was left", retry.Result.RunID)
+	reason := fmt.Sprintf("run %d has left nothing undelivered", retry.Result.RunID)
 	ids, err := queries.SettlementRunAcknowledgeDelivered(ctx, tx, &dbsqlc.SettlementRunAcknowledgeDeliveredParams{
 		AcknowledgeReason: reason, AcknowledgedBy: retry.Result.CreatedBy, ParentID: parentID,
 	})

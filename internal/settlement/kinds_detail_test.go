@@ -213,7 +213,7 @@ func TestRunner_Work_Budget(t *testing.T) {
 		bundle.work(ctx, t)
 		result := bundle.settle(ctx, t)
 		require.Equal(t, "budget", result.AbortReason)
-		require.Equal(t, "it owes 300, and of the budget of 299 for 2026-11 0 are used or reserved", result.AbortDetail)
+		require.Equal(t, "it owes 300, and of the budget of 299 (version 1) for 2026-11 0 are used or reserved", result.AbortDetail)
 		require.Equal(t, []string{"discarded"}, bundle.awaitJobs(ctx, t))
 		require.Equal(t, "p-000=0 p-001=0 p-002=0", bundle.balances(ctx, t))
 		require.Equal(t, 3, bundle.count(ctx, t, "SELECT count(*) FROM settlement_item WHERE voided_at IS NOT NULL"))
@@ -236,7 +236,7 @@ func TestRunner_Work_Budget(t *testing.T) {
 		require.Equal(t, int64(200), *bundle.settleWeek(ctx, t, week).CreditedAmount)
 		require.Equal(t, int64(150), *bundle.settleWeek(ctx, t, nextWeek).CreditedAmount, "200 of 350 are used, not 300")
 		result := bundle.settleWeek(ctx, t, "2026-W47")
-		require.Equal(t, "it owes 10, and of the budget of 350 for 2026-11 350 are used or reserved", result.AbortDetail)
+		require.Equal(t, "it owes 10, and of the budget of 350 (version 1) for 2026-11 350 are used or reserved", result.AbortDetail)
 		bundle.requireTrueBooks(ctx, t)
 	})
 

@@ -16,9 +16,10 @@ import (
 
 // planned is a period with the version that settles it.
 type planned struct {
-	dueAt   time.Time
-	span    timewindow.Span
-	version *Version
+	coveredAt time.Time // when the first version that could settle it was approved
+	dueAt     time.Time
+	span      timewindow.Span
+	version   *Version
 }
 
 // closedPeriods lists the periods of a programme that have ended, in order, each
@@ -100,11 +101,18 @@ func readEffectiveSince(ctx context.Context, tx pgx.Tx, code string) (timewindow
 
 // plan says how a period is settled; its version is nil when none is in force.
 func plan(versions []Version, calendar timewindow.Calendar, span timewindow.Span) planned {
-	version := inForce(versions, calendar.LocalDay(span.Start))
+	day := calendar.LocalDay(span.Start)
+	version := inForce(versions, day)
 	if version == nil {
 		return planned{span: span}
 	}
-	return planned{dueAt: span.End.Add(version.Terms.Grace), span: span, version: version}
+	coveredAt := *version.ApprovedAt
+	for i := range versions {
+		if other := inForce(versions[i:i+1], day); other != nil && other.ApprovedAt.Before(coveredAt) {
+			coveredAt = *other.ApprovedAt
+		}
+	}
+	return planned{coveredAt: coveredAt, dueAt: span.End.Add(version.Terms.Grace), span: span, version: version}
 }
 
 // making is who makes a run, of which kind, and why.
@@ -177,7 +185,7 @@ func insertRun(ctx context.Context, tx pgx.Tx, p planned, how making) (int64, er
 // version was in force; with [fault.KindNotReady] before the period is due.
 func (service *Service) Plan(ctx context.Context, code, key, by string) (int64, error) {
 	var runID int64
-	err := service.inPeriod(ctx, code, key, func(tx pgx.Tx, _ []Version, p planned) error {
+	err := service.inPeriod(ctx, code, key, by, func(tx pgx.Tx, _ []Version, p planned) error {
 		regular, err := findRegular(ctx, tx, p, key)
 		if err != nil {
 			return err
@@ -207,9 +215,12 @@ func (service *Service) Plan(ctx context.Context, code, key, by string) (int64, 
 }
 
 // inPeriod runs fn in a transaction that has locked a programme, with its versions and
-// the plan of one period of it.
-func (service *Service) inPeriod(ctx context.Context, code, key string, fn func(tx pgx.Tx, versions []Version, p planned) error) error {
+// the plan of one period of it, on behalf of a person.
+func (service *Service) inPeriod(ctx context.Context, code, key, by string, fn func(tx pgx.Tx, versions []Version, p planned) error) error {
 	return pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
+		if err := checkPerson(by); err != nil {
+			return err
+		}
 		if err := lockProgramme(ctx, tx, code); err != nil {
 			return err
 		}

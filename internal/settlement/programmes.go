@@ -44,6 +44,9 @@ func (service *Service) Apply(ctx context.Context, terms []programme.Terms, by s
 	// In the order in which everybody locks programmes.
 	terms = slices.SortedFunc(slices.Values(terms), func(a, b programme.Terms) int { return strings.Compare(a.Code, b.Code) })
 	err := pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
+		if err := checkPerson(by); err != nil {
+			return err
+		}
 		for i := range terms {
 			version, err := apply(ctx, tx, &terms[i], by)
 			if err != nil {
@@ -144,6 +147,9 @@ func ensureProgramme(ctx context.Context, tx pgx.Tx, terms *programme.Terms) (*d
 func (service *Service) ApproveVersion(ctx context.Context, code string, number int, by string) (*Version, error) {
 	var approved *Version
 	err := pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
+		if err := checkPerson(by); err != nil {
+			return err
+		}
 		if err := lockProgramme(ctx, tx, code); err != nil {
 			return err
 		}

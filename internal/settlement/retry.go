@@ -10,6 +10,7 @@ import (
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/fault"
 	"truegreen/internal/money"
+	"truegreen/internal/pgtx"
 	"truegreen/internal/programme"
 )
 
@@ -23,71 +24,87 @@ import (
 // one that has not ended, never began to pay, or left nothing undelivered, and while
 // another retry of it has not ended.
 func (service *Service) Retry(ctx context.Context, decision Decision) (Result, error) {
-	var retryID int64
-	_, err := service.decide(ctx, "retry", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
-		parent, err := parentOf(ctx, tx, row)
+	var result Result
+	err := pgtx.Do(ctx, service.pool, func(tx pgx.Tx) error {
+		if err := checkPerson(decision.By); err != nil {
+			return err
+		}
+		parent, err := lockParent(ctx, tx, decision.RunID)
 		if err != nil {
 			return err
 		}
-		left, err := undelivered(ctx, tx, parent)
+		if err := mayHaveLeft(parent); err != nil {
+			return err
+		}
+		retryID, err := insertRetry(ctx, tx, decision, parent.SettlementRun.ID)
 		if err != nil {
 			return err
 		}
-		retryID, err = queries.SettlementRunInsertRetry(ctx, tx, &dbsqlc.SettlementRunInsertRetryParams{
-			CreatedBy: decision.By, EligibleMinor: left.AmountMinor, NumEligible: left.NumItems, ParentID: parent.SettlementRun.ID,
-		})
-		if errors.Is(err, pgx.ErrNoRows) {
-			return unfinished(ctx, tx, &dbsqlc.SettlementRunUnfinishedParams{ParentID: &parent.SettlementRun.ID})
-		}
-		if err != nil {
-			return fmt.Errorf("add the run: %w", err)
-		}
-		if err := recordRetry(ctx, tx, decision, parent.SettlementRun.ID, retryID, left); err != nil {
+		if err := service.sendOff(ctx, tx, retryID); err != nil {
 			return err
 		}
-		return service.sendOff(ctx, tx, retryID)
+		result, err = readResult(ctx, tx, retryID)
+		return err
 	})
 	if err != nil {
-		return Result{}, err
+		return Result{}, fmt.Errorf("retry run %d: %w", decision.RunID, err)
 	}
-	return service.Get(ctx, retryID)
+	return result, nil
 }
 
-// parentOf is the run whose items a retry attempts, locked: the run itself, or its
-// parent.
-func parentOf(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (*dbsqlc.SettlementRunLockRow, error) {
-	if row.SettlementRun.ParentID == nil {
-		return row, nil
+// lockParent locks the run whose items a retry of this run attempts: the run itself, or
+// its parent. Retries are never locked before their parent.
+func lockParent(ctx context.Context, tx pgx.Tx, runID int64) (*dbsqlc.SettlementRunLockRow, error) {
+	parentID, err := queries.SettlementRunFamily(ctx, tx, &dbsqlc.SettlementRunFamilyParams{ID: runID})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errNoRun
 	}
-	parent, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: *row.SettlementRun.ParentID})
 	if err != nil {
-		return nil, fmt.Errorf("lock its parent: %w", err)
+		return nil, fmt.Errorf("look for its parent: %w", err)
+	}
+	parent, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: parentID})
+	if err != nil {
+		return nil, fmt.Errorf("lock it: %w", err)
 	}
 	return parent, nil
 }
 
-// undelivered counts what a run has left, which must be something.
-func undelivered(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (*dbsqlc.SettlementItemUndeliveredRow, error) {
+// mayHaveLeft refuses a run that cannot have left anything.
+func mayHaveLeft(row *dbsqlc.SettlementRunLockRow) error {
 	run := &row.SettlementRun
 	switch {
 	case !isEnded(run.State):
-		return nil, fault.Invalid("run %d is %s: only what a run has left undelivered when it ends can be retried", run.ID, run.State)
+		return fault.Invalid("run %d is %s: only what a run has left undelivered when it ends can be retried", run.ID, run.State)
 	case run.State == stateAborted && run.StartedAt == nil:
-		return nil, fault.Invalid("run %d was aborted before it began to pay, and left nothing to retry: truegreen settlement %s %s %s starts another",
+		return fault.Invalid("run %d was aborted before it began to pay, and left nothing to retry: truegreen settlement %s %s %s starts another",
 			run.ID, map[bool]string{false: "run", true: "adjust"}[run.Kind == runAdjustment], row.Code, row.Key)
+	default:
+		return nil
 	}
-	left, err := queries.SettlementItemUndelivered(ctx, tx, &dbsqlc.SettlementItemUndeliveredParams{RunID: run.ID})
+}
+
+// insertRetry adds the run, and then counts what is left: from then on nobody else
+// delivers any of it.
+func insertRetry(ctx context.Context, tx pgx.Tx, decision Decision, parentID int64) (int64, error) {
+	retryID, err := queries.SettlementRunInsertRetry(ctx, tx, &dbsqlc.SettlementRunInsertRetryParams{CreatedBy: decision.By, ParentID: parentID})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, unfinished(ctx, tx, &dbsqlc.SettlementRunUnfinishedParams{ParentID: &parentID})
+	}
 	if err != nil {
-		return nil, fmt.Errorf("count what run %d has left: %w", run.ID, err)
+		return 0, fmt.Errorf("add the run: %w", err)
 	}
-	if left.NumItems == 0 {
-		return nil, fault.Invalid("nothing of run %d is undelivered", run.ID)
+	left, err := queries.SettlementRunCountRetry(ctx, tx, &dbsqlc.SettlementRunCountRetryParams{ID: retryID, ParentID: parentID})
+	if err != nil {
+		return 0, fmt.Errorf("count what run %d has left: %w", parentID, err)
 	}
-	return left, nil
+	if left.NumEligible == 0 {
+		return 0, fault.Invalid("nothing of run %d is undelivered", parentID)
+	}
+	return retryID, recordRetry(ctx, tx, decision, parentID, retryID, left)
 }
 
 // recordRetry tells both histories.
-func recordRetry(ctx context.Context, tx pgx.Tx, decision Decision, parentID, retryID int64, left *dbsqlc.SettlementItemUndeliveredRow) error {
+func recordRetry(ctx context.Context, tx pgx.Tx, decision Decision, parentID, retryID int64, left *dbsqlc.SettlementRunCountRetryRow) error {
 	err := record(ctx, tx, parentID, event{
 		actor: decision.By, detail: map[string]any{"retry_run_id": retryID}, kind: "retried", reason: decision.Reason,
 	})
@@ -96,7 +113,7 @@ func recordRetry(ctx context.Context, tx pgx.Tx, decision Decision, parentID, re
 	}
 	return record(ctx, tx, retryID, event{
 		actor:  decision.By,
-		detail: map[string]any{"eligible_minor": fmt.Sprint(left.AmountMinor), "num_eligible": left.NumItems, "parent_run_id": parentID},
+		detail: map[string]any{"eligible_minor": fmt.Sprint(left.EligibleMinor), "num_eligible": left.NumEligible, "parent_run_id": parentID},
 		kind:   "planned",
 		reason: decision.Reason,
 	})
@@ -138,8 +155,9 @@ func approveByTerms(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLoc
 		}
 		return false, "", nil
 	}
-	if short, err = reserveFor(ctx, tx, row); err != nil || short != "" {
-		return false, short, err
+	budget, err := reserve(ctx, tx, row)
+	if err != nil || budget.short != "" {
+		return false, budget.short, err
 	}
-	return true, "", approve(ctx, tx, run.ID, autoApprover, fmt.Sprintf("%d is below %d", owed, *terms.AutoApproveBelow))
+	return true, "", approve(ctx, tx, run.ID, budget, autoApprover, fmt.Sprintf("%d is below %d", owed, *terms.AutoApproveBelow))
 }

@@ -80,7 +80,7 @@ func TestService_Retry(t *testing.T) {
 		// What was alarmed about it is mended.
 		require.NotNil(t, again.AcknowledgedAt)
 		require.Equal(t, "operator", scalar[string](ctx, t, bundle.db, "SELECT acknowledged_by FROM settlement_run WHERE id = $1", parent.RunID))
-		require.Equal(t, "planned by person, approved by auto_approve_below for 300 is below 1000000000, done, retried by operator for again, acknowledged for run 2 has delivered what was left",
+		require.Equal(t, "planned by person, approved by auto_approve_below for 300 is below 1000000000, done, retried by operator for again, acknowledged for run 2 has left nothing undelivered",
 			bundle.history(ctx, t, parent.RunID))
 		require.Equal(t, "planned by operator for again, approved by auto_approve_below for 100 is below 1000000000, done", bundle.history(ctx, t, retry.RunID))
 		bundle.requireTrueBooks(ctx, t)
@@ -234,9 +234,61 @@ func TestService_Retry(t *testing.T) {
 
 		bundle.status(ctx, t, "b", activity.StatusActive)
 		retry := bundle.retry(ctx, t, parent.RunID)
-		require.Equal(t, "aborted budget it owes 100, and of the budget of 300 for 2026-11 300 are used or reserved",
+		require.Equal(t, "aborted budget it owes 100, and of the budget of 300 (version 1) for 2026-11 300 are used or reserved",
 			strings.Join([]string{retry.State, retry.AbortReason, retry.AbortDetail}, " "))
 		require.Equal(t, "a=100 b=0 c=100 d=100", bundle.balances(ctx, t))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("ABudgetThatWasRaisedSinceHasRoomForIt", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		limited := func(limit string) string {
+			return strings.Replace(weekly, "    max_attempts: 3\n", "    max_attempts: 1\n    budget: {window: monthly, limit: "+limit+"}\n", 1)
+		}
+		bundle, parent := inPart(ctx, t, limited("300"))
+		bundle.late(ctx, t, "a", 500, 0)
+		adjust := func() settlement.Result {
+			runID, err := bundle.service.Adjust(ctx, settlement.Adjustment{By: "operator", Code: "weekly", Key: week})
+			require.NoError(t, err)
+			return bundle.await(ctx, t, runID, "done", "aborted")
+		}
+		require.Equal(t, "all_delivered", adjust().Outcome)
+		bundle.status(ctx, t, "b", activity.StatusActive)
+		require.Equal(t, "it owes 100, and of the budget of 300 (version 1) for 2026-11 250 are used or reserved", bundle.retry(ctx, t, parent.RunID).AbortDetail)
+
+		bundle.programme(ctx, t, limited("350"))
+		require.Equal(t, "all_delivered", bundle.retry(ctx, t, parent.RunID).Outcome)
+		bundle.requireTrueBooks(ctx, t)
+		bundle.late(ctx, t, "c", 500, 0)
+		require.Equal(t, "it owes 50, and of the budget of 350 (version 2) for 2026-11 350 are used or reserved", adjust().AbortDetail)
+		bundle.programme(ctx, t, limited("400"))
+		require.Equal(t, "all_delivered", adjust().Outcome)
+		require.Equal(t, "a=150 b=100 c=150", bundle.balances(ctx, t))
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("EndsNoAlarmOfBooksThatWereNotAsTheyShouldBe", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly)
+		for n := range 5 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.exec(ctx, t, "INSERT INTO ledger_txn (at, kind, reference) VALUES (now(), 'credit', 'settle/weekly/2026-W45/p-003/KRW/0')")
+		bundle.work(ctx, t)
+		parent := bundle.settle(ctx, t)
+		require.Equal(t, "invariant", parent.AbortReason)
+		// Somebody takes back what should not have been there.
+		bundle.exec(ctx, t, "BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM ledger_txn WHERE reference = 'settle/weekly/2026-W45/p-003/KRW/0'; COMMIT")
+		require.Equal(t, "all_delivered", bundle.retry(ctx, t, parent.RunID).Outcome)
+		parent, err := bundle.service.Get(ctx, parent.RunID)
+		require.NoError(t, err)
+		require.Nil(t, parent.AcknowledgedAt)
 		bundle.requireTrueBooks(ctx, t)
 	})
 

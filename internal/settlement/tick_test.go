@@ -11,6 +11,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 	"github.com/stretchr/testify/require"
 
+	"truegreen/internal/dbsqlc"
 	"truegreen/internal/fault"
 )
 
@@ -331,6 +332,29 @@ func TestRunner_Tick(t *testing.T) {
 		bundle.work(ctx, t)
 		require.Equal(t, "all_delivered", bundle.await(ctx, t, runID, "done").Outcome)
 		require.Equal(t, 1, bundle.count(ctx, t, "SELECT num_calculations FROM settlement_run"))
+	})
+
+	t.Run("AProcessThatStopsBeforeACalculationSpendsNone", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, weekly+"    less_promotions: true\n")
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		runID := bundle.plan(ctx, t)
+		tx, err := bundle.db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		require.NoError(t, dbsqlc.New().SettlementCreditsBegin(ctx, tx))
+		require.NoError(t, bundle.client.Start(ctx))
+		bundle.awaitLockWaits(ctx, t, 1)
+		require.Equal(t, 1, bundle.count(ctx, t, "SELECT num_calculations FROM settlement_run"))
+		require.NoError(t, bundle.client.StopAndCancel(ctx))
+		require.Equal(t, 0, bundle.count(ctx, t, "SELECT num_calculations FROM settlement_run"))
+		require.NoError(t, tx.Rollback(ctx))
+		bundle.work(ctx, t)
+		require.Equal(t, "all_delivered", bundle.await(ctx, t, runID, "done").Outcome)
 	})
 
 	t.Run("AProgrammeThatFailsHoldsBackNoOther", func(t *testing.T) {

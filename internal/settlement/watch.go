@@ -125,10 +125,11 @@ func periodsWithoutRun(ctx context.Context, tx pgx.Tx) ([]Alarm, error) {
 }
 
 func alarmOfPeriod(p planned, code string, tick *dbsqlc.SettlementAlarmTickRow) Alarm {
-	// Of a period that was over before anybody approved its terms, no tick could know.
+	// Of a period that was over before anybody approved its terms, no tick could know. A
+	// version that is approved later does not begin it anew.
 	since := p.dueAt
-	if approvedAt := *p.version.ApprovedAt; approvedAt.After(since) {
-		since = approvedAt
+	if p.coveredAt.After(since) {
+		since = p.coveredAt
 	}
 	detail := fmt.Sprintf("due by version %d, and no tick has given it a run", p.version.Number)
 	if tick.Pause != "" {

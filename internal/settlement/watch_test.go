@@ -128,6 +128,11 @@ func TestWatchdog_Look_Periods(t *testing.T) {
 		require.Equal(t, "settlement_tick", alarm.Loop)
 		require.Zero(t, alarm.RunID)
 
+		bundle.programme(ctx, t, strings.Replace(weekly, "rate_ppm: 100000", "rate_ppm: 200000", 1))
+		alarm = bundle.requireAlarm(ctx, t, settlement.AlarmPeriodWithoutRun)
+		require.InDelta(t, 3*time.Minute, alarm.Age, float64(time.Minute), "other terms do not begin it anew")
+		require.Equal(t, "due by version 2, and no tick has given it a run", alarm.Detail)
+
 		bundle.approvedAgo(ctx, t, "90 days")
 		require.True(t, bundle.requireAlarm(ctx, t, settlement.AlarmPeriodWithoutRun).Since.Equal(weekEnd()), "when it was due")
 		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_period"), "who looks adds nothing")

@@ -97,16 +97,6 @@ SELECT EXISTS (
         AND item.reason = 'earlier_undelivered'
 );
 
--- name: SettlementItemUndelivered :one
--- SettlementItemUndelivered counts what an ended run left undelivered.
-SELECT
-    count(*) AS num_items,
-    coalesce(sum(item.amount_minor), 0)::bigint AS amount_minor
-FROM settlement_item AS item
-WHERE item.run_id = @run_id
-    AND item.delivery IN ('pending', 'failed')
-    AND item.voided_at IS NULL;
-
 -- name: SettlementItemExplain :many
 -- SettlementItemExplain returns what the runs of a period found one player to be owed,
 -- with the terms and inputs that it follows from.

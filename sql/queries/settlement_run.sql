@@ -18,19 +18,45 @@ RETURNING id;
 
 -- name: SettlementRunInsertRetry :one
 -- SettlementRunInsertRetry adds a run that attempts again what its parent left
--- undelivered; it is calculated from the start. No row: the parent has one that has not
--- ended.
+-- undelivered; it is calculated from the start, and SettlementRunCountRetry counts it. No
+-- row: the parent has one that has not ended.
 INSERT INTO settlement_run (
     calculated_at, created_by, currency, eligible_minor, inputs_at, inputs_deadline_at, kind, max_attempts,
     num_eligible, num_evaluated, num_excluded, parent_id, period_ends_at, period_id, sources, state, version_id
 )
 SELECT
-    clock_timestamp(), @created_by, parent.currency, @eligible_minor::bigint, parent.inputs_at, parent.inputs_deadline_at, 'retry', parent.max_attempts,
-    @num_eligible::bigint, @num_eligible::bigint, 0, parent.id, parent.period_ends_at, parent.period_id, parent.sources, 'calculated', parent.version_id
+    clock_timestamp(), @created_by, parent.currency, 0, parent.inputs_at, parent.inputs_deadline_at, 'retry', parent.max_attempts,
+    0, 0, 0, parent.id, parent.period_ends_at, parent.period_id, parent.sources, 'calculated', parent.version_id
 FROM settlement_run AS parent
 WHERE parent.id = @parent_id::bigint
 ON CONFLICT DO NOTHING
 RETURNING id;
+
+-- name: SettlementRunCountRetry :one
+-- SettlementRunCountRetry counts what a retry that was just added is to attempt. Only
+-- now nobody else delivers any of it.
+UPDATE settlement_run AS run
+SET
+    eligible_minor = counted.eligible_minor,
+    num_eligible = counted.num_eligible,
+    num_evaluated = counted.num_eligible
+FROM (
+    SELECT
+        coalesce(sum(item.amount_minor), 0)::bigint AS eligible_minor,
+        count(*) AS num_eligible
+    FROM settlement_item AS item
+    WHERE item.run_id = @parent_id
+        AND item.delivery IN ('pending', 'failed')
+        AND item.voided_at IS NULL
+) AS counted
+WHERE run.id = @id
+RETURNING counted.eligible_minor, counted.num_eligible;
+
+-- name: SettlementRunFamily :one
+-- SettlementRunFamily returns the run whose items a run attempts: its parent, or itself.
+SELECT coalesce(run.parent_id, run.id)::bigint AS run_id
+FROM settlement_run AS run
+WHERE run.id = @id;
 
 -- name: SettlementRunUnfinished :one
 -- SettlementRunUnfinished returns the adjustment of a period, or the retry of a run,
@@ -171,12 +197,13 @@ SET state = 'awaiting_approval'
 WHERE id = @id;
 
 -- name: SettlementRunApprove :exec
--- SettlementRunApprove lets a run deliver.
+-- SettlementRunApprove lets a run deliver, for which the budget of a version has room.
 UPDATE settlement_run
 SET
     able_since = clock_timestamp(),
     approved_at = clock_timestamp(),
     approved_by = @approved_by::text,
+    budget_version_id = @budget_version_id::bigint,
     state = 'approved'
 WHERE id = @id;
 
@@ -330,7 +357,11 @@ SET
     acknowledged_by = @acknowledged_by::text
 WHERE (run.id = @parent_id::bigint OR run.parent_id = @parent_id)
     AND run.acknowledged_at IS NULL
-    AND (run.state = 'aborted' OR (run.state = 'done' AND run.outcome IN ('partial', 'none_delivered')))
+    -- That the books are not what a run has credited, no retry mends.
+    AND (
+        (run.state = 'aborted' AND run.abort_reason <> 'invariant')
+        OR (run.state = 'done' AND run.outcome IN ('partial', 'none_delivered'))
+    )
     AND NOT EXISTS (
         SELECT
         FROM settlement_item AS item
