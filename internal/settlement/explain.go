@@ -169,13 +169,14 @@ func (service *Service) Export(ctx context.Context, runID int64, to io.Writer) e
 	// COPY takes no parameters; a number needs no quoting.
 	_, err = conn.Conn().PgConn().CopyTo(ctx, to, fmt.Sprintf(`
 		COPY (
-			SELECT credit.run_id, programme, period, player, currency, adj, basis, rate_ppm, gross, capped, amount, credit.disposition, credit.reason, credit.delivery,
-				credit.failure_class, credit.failure_code, attempts, reference,
-				to_char(credited_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS credited_at, entitled
+			SELECT credit.run_id, credit.programme, credit.period, credit.player, credit.currency, credit.adj, credit.basis, credit.rate_ppm,
+				credit.gross, credit.capped, credit.amount, credit.disposition, credit.reason, credit.delivery,
+				credit.failure_class, credit.failure_code, credit.attempts, credit.reference,
+				to_char(credit.credited_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS credited_at, credit.entitled
 			FROM settlement_run_items AS item
 			JOIN settlement_credits AS credit ON credit.item_id = item.item_id
 			WHERE item.run_id = %d
-			ORDER BY player, adj
+			ORDER BY credit.player, credit.adj
 		) TO STDOUT WITH (FORMAT csv, HEADER)`, runID))
 	if err != nil {
 		return fmt.Errorf("export run %d: %w", runID, err)
