@@ -4,7 +4,8 @@
 --        SHARE on both while indexes are built, some seconds per million items. Stop the
 --        workers first; older ones refuse to run afterwards.
 -- Undo:  fails while there is a run of another kind than regular. The views that it makes
---        anew lose what was granted on them: grant again.
+--        anew lose what was granted on them: grant again. Which budget a run was approved
+--        under is forgotten.
 
 -- +goose Up
 -- Older binaries would end a retry by the counts of its own items, which are none.
@@ -20,6 +21,28 @@ COMMENT ON TABLE settlement_run IS 'One settlement of one period: regular, once;
 ALTER TABLE settlement_run ADD COLUMN budget_version_id bigint REFERENCES programme_version (id);
 COMMENT ON COLUMN settlement_run.budget_version_id IS 'The terms whose budget had room for the run when it was approved: those in force then for the start of its period. Others may have been when it was planned.';
 UPDATE settlement_run SET budget_version_id = version_id WHERE approved_at IS NOT NULL AND state NOT IN ('done', 'aborted');
+
+ALTER TABLE settlement_run ADD COLUMN held_back_acknowledged_at timestamptz;
+COMMENT ON COLUMN settlement_run.held_back_acknowledged_at IS 'When a person who acknowledged an adjustment knew whom it had left out for an undelivered credit. acknowledged_at alone does not say so: a retry that delivers the others sets it, too.';
+ALTER TABLE settlement_run ADD CONSTRAINT acknowledged_has_ended CHECK (state IN ('done', 'aborted') OR (acknowledged_at IS NULL AND held_back_acknowledged_at IS NULL));
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION settlement_run_refuse_change() RETURNS trigger
+LANGUAGE plpgsql AS $$
+DECLARE
+    free text[] := ARRAY['acknowledge_reason', 'acknowledged_at', 'acknowledged_by', 'epoch', 'held_back_acknowledged_at', 'job_id'];
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF OLD.state NOT IN ('done', 'aborted') OR (to_jsonb(NEW) - free) = (to_jsonb(OLD) - free) THEN
+            RETURN NEW;
+        END IF;
+        RAISE EXCEPTION 'settlement run % has ended and never changes', OLD.id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RAISE EXCEPTION 'settlement runs are evidence: % is refused', TG_OP
+        USING ERRCODE = 'restrict_violation';
+END;
+$$;
+-- +goose StatementEnd
 
 DROP INDEX settlement_run_one_per_period;
 CREATE UNIQUE INDEX settlement_run_one_per_period ON settlement_run (period_id) WHERE kind = 'regular' AND state <> 'aborted';
@@ -391,5 +414,30 @@ ALTER TABLE settlement_run DROP CONSTRAINT retry_has_its_parent;
 ALTER TABLE settlement_run DROP CONSTRAINT kind_is_known;
 ALTER TABLE settlement_run ADD CONSTRAINT kind_is_known CHECK (kind IN ('regular'));
 ALTER TABLE settlement_run DROP COLUMN budget_version_id;
+ALTER TABLE settlement_run DROP CONSTRAINT acknowledged_has_ended;
+ALTER TABLE settlement_run DROP COLUMN held_back_acknowledged_at;
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION settlement_run_refuse_change() RETURNS trigger
+LANGUAGE plpgsql AS $$
+DECLARE
+    free text[] := ARRAY['acknowledge_reason', 'acknowledged_at', 'acknowledged_by', 'epoch', 'job_id'];
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF OLD.state NOT IN ('done', 'aborted') OR (to_jsonb(NEW) - free) = (to_jsonb(OLD) - free) THEN
+            RETURN NEW;
+        END IF;
+        RAISE EXCEPTION 'settlement run % has ended and never changes', OLD.id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RAISE EXCEPTION 'settlement runs are evidence: % is refused', TG_OP
+        USING ERRCODE = 'restrict_violation';
+END;
+$$;
+-- +goose StatementEnd
+
+CREATE OR REPLACE FUNCTION settlement_reference(programme text, period text, player text, currency text, adj integer) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 'settle/' || programme || '/' || period || '/' || player || '/' || currency || '/' || adj;
+
 ALTER TABLE settlement_run DROP COLUMN parent_id;
 UPDATE schema_requirement SET min_binary = 26;

@@ -32,16 +32,23 @@ FROM (
             CASE WHEN programme.id IS NULL THEN 'its period or programme does not exist' END,
             CASE WHEN run.currency <> programme.currency THEN format('currency is %s, its programme''s is %s', run.currency, programme.currency) END,
             CASE WHEN version.programme_id IS DISTINCT FROM programme.id THEN 'its terms are not a version of its programme' END,
-            CASE WHEN version.id IS NOT NULL AND version.approved_at IS NULL THEN 'nobody approved its terms' END
+            CASE WHEN version.id IS NOT NULL AND version.approved_at IS NULL THEN 'nobody approved its terms' END,
+            CASE WHEN budget.programme_id <> programme.id THEN 'the terms whose budget had room for it are not a version of its programme' END,
+            CASE WHEN coalesce(budget.approved_at, 'infinity') > run.approved_at AND budget.id IS NOT NULL THEN 'was approved before the terms whose budget had room for it' END,
+            CASE
+                WHEN budget.effective_from > (period.starts_at AT TIME ZONE programme.time_zone)::date
+                THEN 'its period starts before the terms are effective whose budget had room for it'
+            END
         )::text
     FROM settlement_run AS run
+    LEFT JOIN programme_version AS budget ON budget.id = run.budget_version_id
     LEFT JOIN settlement_run AS parent ON parent.id = run.parent_id
     LEFT JOIN settlement_period AS period ON period.id = run.period_id
     LEFT JOIN programme ON programme.id = period.programme_id
     LEFT JOIN programme_version AS version ON version.id = run.version_id
 ) AS checked
 WHERE detail <> '';
-COMMENT ON VIEW audit_settlement_origin IS 'Every item is of its run''s period and currency and of a player who has that currency, every run applies approved terms of its programme, and a retry has no items but its parent''s.';
+COMMENT ON VIEW audit_settlement_origin IS 'Every item is of its run''s period and currency and of a player who has that currency, every run applies approved terms of its programme and was approved under the budget of such terms, and a retry has no items but its parent''s.';
 
 CREATE OR REPLACE VIEW audit_settlement_amount AS
 WITH tier AS (

@@ -231,22 +231,24 @@ FROM (
     SELECT item.run_id, count(*) AS num_items
     FROM settlement_item AS item
     WHERE item.reason = 'earlier_undelivered'
+        AND item.voided_at IS NULL
     GROUP BY item.run_id
 ) AS held
 JOIN settlement_run AS run ON run.id = held.run_id
 JOIN settlement_period AS period ON period.id = run.period_id
 JOIN programme ON programme.id = period.programme_id
-WHERE run.state = 'done'
-    AND run.acknowledged_at IS NULL
+WHERE run.state IN ('done', 'aborted')
+    AND run.held_back_acknowledged_at IS NULL
     AND NOT EXISTS (
+        -- One that has paid owes to those whom this one left out, or holds them back itself.
         SELECT
         FROM settlement_run AS later
         WHERE later.period_id = run.period_id
             AND later.kind = 'adjustment'
-            AND later.state = 'done'
+            AND (later.state = 'done' OR (later.state = 'aborted' AND later.started_at IS NOT NULL))
             AND later.id > run.id
     );
-COMMENT ON VIEW settlement_alarms IS 'What stands of settlements that a person must know of, by the rows alone, whatever jobs do: not_acknowledged (ended partial, none_delivered or aborted), run_without_job, approval_overdue, inputs_overdue, run_overdue (each longer than settlement_patience says), job_contradicts (the job''s end is not that of the outcome), held_back (an adjustment left out who has an undelivered credit, and no other followed). since is when it began, loop the loop of the run''s kind; paused: the loop that would mend it is paused, which detail tells. period_without_run is not among them, since it takes the programmes'' calendars: see truegreen status.';
+COMMENT ON VIEW settlement_alarms IS 'What stands of settlements that a person must know of, by the rows alone, whatever jobs do: not_acknowledged (ended partial, none_delivered or aborted), run_without_job, approval_overdue, inputs_overdue, run_overdue (each longer than settlement_patience says), job_contradicts (the job''s end is not that of the outcome), held_back (an adjustment left out who has an undelivered credit, no other followed, and no person has acknowledged that). since is when it began, loop the loop of the run''s kind; paused: the loop that would mend it is paused, which detail tells. period_without_run is not among them, since it takes the programmes'' calendars: see truegreen status.';
 
 -- +goose Down
 DROP VIEW settlement_alarms;

@@ -160,4 +160,6 @@ type SettlementRun struct {
 	ParentID *int64
 	// The terms whose budget had room for the run when it was approved: those in force then for the start of its period. Others may have been when it was planned.
 	BudgetVersionID *int64
+	// When a person who acknowledged an adjustment knew whom it had left out for an undelivered credit. acknowledged_at alone does not say so: a retry that delivers the others sets it, too.
+	HeldBackAcknowledgedAt *time.Time
 }

@@ -234,6 +234,7 @@ SELECT EXISTS (
     FROM settlement_item AS item
     WHERE item.run_id = $1
         AND item.reason = 'earlier_undelivered'
+        AND item.voided_at IS NULL
 )
 `
 

@@ -312,21 +312,29 @@ func (q *Queries) SettlementRunAbort(ctx context.Context, db DBTX, arg *Settleme
 const settlementRunAcknowledge = `-- name: SettlementRunAcknowledge :exec
 UPDATE settlement_run
 SET
-    acknowledge_reason = $1::text,
-    acknowledged_at = clock_timestamp(),
-    acknowledged_by = $2::text
-WHERE id = $3
+    acknowledge_reason = coalesce(acknowledge_reason, $1::text),
+    acknowledged_at = coalesce(acknowledged_at, clock_timestamp()),
+    acknowledged_by = coalesce(acknowledged_by, $2::text),
+    held_back_acknowledged_at = CASE WHEN $3::boolean THEN clock_timestamp() ELSE held_back_acknowledged_at END
+WHERE id = $4
 `
 
 type SettlementRunAcknowledgeParams struct {
 	AcknowledgeReason string
 	AcknowledgedBy    string
+	HoldsBack         bool
 	ID                int64
 }
 
-// SettlementRunAcknowledge notes that a person knows of what was not delivered.
+// SettlementRunAcknowledge notes that a person knows of what was not delivered, and of
+// whom it held back. What a retry has acknowledged stays in its name.
 func (q *Queries) SettlementRunAcknowledge(ctx context.Context, db DBTX, arg *SettlementRunAcknowledgeParams) error {
-	_, err := db.Exec(ctx, settlementRunAcknowledge, arg.AcknowledgeReason, arg.AcknowledgedBy, arg.ID)
+	_, err := db.Exec(ctx, settlementRunAcknowledge,
+		arg.AcknowledgeReason,
+		arg.AcknowledgedBy,
+		arg.HoldsBack,
+		arg.ID,
+	)
 	return err
 }
 
@@ -787,7 +795,7 @@ func (q *Queries) SettlementRunJobIsLive(ctx context.Context, db DBTX, arg *Sett
 
 const settlementRunLock = `-- name: SettlementRunLock :one
 SELECT
-    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id, run.sources, run.parent_id, run.budget_version_id,
+    run.id, run.able_since, run.abort_detail, run.abort_reason, run.acknowledge_reason, run.acknowledged_at, run.acknowledged_by, run.approved_at, run.approved_by, run.attempt, run.calculated_at, run.created_at, run.created_by, run.credited_minor, run.currency, run.cursor_player_id, run.eligible_minor, run.epoch, run.failed_minor, run.finished_at, run.inputs_at, run.inputs_deadline_at, run.is_sliced, run.is_under_way, run.job_end, run.job_id, run.kind, run.max_attempts, run.num_calculations, run.num_credited, run.num_eligible, run.num_evaluated, run.num_excluded, run.num_failed, run.num_pending, run.num_withheld, run.outcome, run.period_ends_at, run.period_id, run.started_at, run.state, run.taken_player_id, run.version_id, run.sources, run.parent_id, run.budget_version_id, run.held_back_acknowledged_at,
     period.due_at,
     period.key,
     period.starts_at,
@@ -876,6 +884,7 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 		&i.SettlementRun.Sources,
 		&i.SettlementRun.ParentID,
 		&i.SettlementRun.BudgetVersionID,
+		&i.SettlementRun.HeldBackAcknowledgedAt,
 		&i.DueAt,
 		&i.Key,
 		&i.StartsAt,

@@ -148,6 +148,88 @@ func TestService_Adjust(t *testing.T) {
 		require.Empty(t, bundle.look(ctx, t))
 	})
 
+	t.Run("NeitherARetryNorACancelEndsTheAlarmOfWhoWasHeldBack", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle, _ := inPart(ctx, t, weekly)
+		bundle.status(ctx, t, "c", activity.StatusFrozen)
+		bundle.late(ctx, t, "b", 500, 0)
+		bundle.late(ctx, t, "c", 500, 0)
+		adjustment := bundle.adjust(ctx, t)
+		require.Equal(t, "none_delivered", adjustment.Outcome)
+		require.Equal(t, "a/1=0:overpaid(100) b/1=0:earlier_undelivered(100) c/1=50:failed(100)", bundle.differences(ctx, t, adjustment.RunID))
+		bundle.status(ctx, t, "c", activity.StatusActive)
+		require.Equal(t, "all_delivered", bundle.retry(ctx, t, adjustment.RunID).Outcome)
+		require.NotZero(t, bundle.count(ctx, t, "SELECT count(acknowledged_at) FROM settlement_run WHERE id = $1", adjustment.RunID))
+		require.Len(t, bundle.heldBack(ctx, t), 1)
+
+		acknowledge := func() error {
+			_, err := bundle.service.Acknowledge(ctx, settlement.Decision{By: "person", Reason: "b has left", RunID: adjustment.RunID})
+			return err
+		}
+		require.NoError(t, acknowledge())
+		require.Empty(t, bundle.heldBack(ctx, t))
+		require.Equal(t, "operator", scalar[string](ctx, t, bundle.db, "SELECT acknowledged_by FROM settlement_run WHERE id = $1", adjustment.RunID))
+		require.ErrorContains(t, acknowledge(), "operator has acknowledged it at")
+	})
+
+	t.Run("OneThatWasCancelledWhileItPaidHoldsBackToo", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		config := defaultConfig()
+		config.ChunkSize = 1
+		config.LockTimeout = 15 * time.Second
+		bundle := setup(ctx, t, config)
+		bundle.programme(ctx, t, weekly)
+		for n := range 20 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.status(ctx, t, numbered(0), activity.StatusFrozen)
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.work(ctx, t)
+		require.Equal(t, "partial", bundle.settle(ctx, t).Outcome)
+		for n := range 20 {
+			bundle.late(ctx, t, numbered(n), 500, 0)
+		}
+		release := bundle.lockWallet(ctx, t, numbered(1))
+		runID, err := bundle.service.Adjust(ctx, settlement.Adjustment{By: "operator", Code: "weekly", Key: week})
+		require.NoError(t, err)
+		bundle.awaitLockWaits(ctx, t, 1)
+		cancelled := make(chan error, 1)
+		go func() {
+			_, err := bundle.service.Cancel(ctx, settlement.Decision{By: "operator", Reason: "wrong list", RunID: runID})
+			cancelled <- err
+		}()
+		bundle.awaitLockWaits(ctx, t, 2)
+		release()
+		require.NoError(t, <-cancelled)
+		require.Len(t, bundle.heldBack(ctx, t), 1)
+		require.Equal(t, "all_delivered", bundle.retry(ctx, t, runID).Outcome)
+		require.Len(t, bundle.heldBack(ctx, t), 1)
+	})
+
+	t.Run("OneThatHasNotEndedIsNotAcknowledged", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle, _ := inPart(ctx, t, strings.Replace(weekly, "    auto_approve_below: 1000000000\n", "", 1))
+		bundle.late(ctx, t, "a", 500, 0)
+		bundle.late(ctx, t, "b", 500, 0)
+		runID, err := bundle.service.Adjust(ctx, settlement.Adjustment{By: "operator", Code: "weekly", Key: week})
+		require.NoError(t, err)
+		bundle.await(ctx, t, runID, "awaiting_approval")
+		_, err = bundle.service.Acknowledge(ctx, settlement.Decision{By: "operator", Reason: "I know", RunID: runID})
+		require.ErrorContains(t, err, "it is awaiting_approval, and only what has ended can be acknowledged")
+		_, err = bundle.db.Pool.Exec(ctx, "UPDATE settlement_run SET acknowledged_at = now(), acknowledged_by = 'x', acknowledge_reason = 'x' WHERE id = $1", runID)
+		require.ErrorContains(t, err, "acknowledged_has_ended")
+		// Who is left out by what pays nothing is nobody's alarm.
+		_, err = bundle.service.Reject(ctx, settlement.Decision{By: "checker", Reason: "no", RunID: runID})
+		require.NoError(t, err)
+		require.Empty(t, bundle.heldBack(ctx, t))
+	})
+
 	t.Run("WhatWasWithheldIsNotEntitled", func(t *testing.T) {
 		t.Parallel()
 

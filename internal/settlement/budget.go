@@ -17,30 +17,41 @@ type reservation struct {
 	versionID int64  // of the terms whose budget was asked
 }
 
+// termsInForce are the terms in force now for the start of a run's period: by them it is
+// judged whether the run may pay, and how much. They may be others than those it was
+// calculated by, since two persons have agreed on them meanwhile.
+func termsInForce(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (*Version, error) {
+	versions, err := listVersions(ctx, tx, row.Code)
+	if err != nil {
+		return nil, err
+	}
+	calendar, err := versions[0].Terms.Calendar()
+	if err != nil {
+		return nil, fmt.Errorf("read calendar: %w", err)
+	}
+	version := inForce(versions, calendar.LocalDay(row.StartsAt))
+	if version == nil {
+		return nil, fmt.Errorf("no version of programme %s is in force for its period", row.Code)
+	}
+	return version, nil
+}
+
 // reserve looks whether the budget of a run's programme has room for all that the run
 // owes, and keeps other approvals of the programme waiting until the transaction ends.
 // What an approved run owes is reserved until it ends, and what it paid for good: no row
 // says so but the runs.
 //
-// The budget is that of the terms in force now for the start of the run's period, and
-// its window the one that holds this start: a limit that a person raised or lowered
-// since the run was planned counts.
+// The budget is that of the terms in force now, and its window the one that holds the
+// start of the run's period: a limit that was raised or lowered since the run was planned
+// counts.
 func reserve(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (reservation, error) {
 	// Approvals under a budget and under none are counted by each other.
 	if err := queries.SettlementBudgetLock(ctx, tx, &dbsqlc.SettlementBudgetLockParams{ProgrammeID: row.ProgrammeID}); err != nil {
 		return reservation{}, fmt.Errorf("wait for other approvals: %w", err)
 	}
-	versions, err := listVersions(ctx, tx, row.Code)
+	version, err := termsInForce(ctx, tx, row)
 	if err != nil {
 		return reservation{}, err
-	}
-	calendar, err := versions[0].Terms.Calendar()
-	if err != nil {
-		return reservation{}, fmt.Errorf("read calendar: %w", err)
-	}
-	version := inForce(versions, calendar.LocalDay(row.StartsAt))
-	if version == nil {
-		return reservation{}, fmt.Errorf("no version of programme %s is in force for its period", row.Code)
 	}
 	budget := version.Terms.Budget
 	if budget == nil {

@@ -89,8 +89,8 @@ func (service *Service) Cancel(ctx context.Context, decision Decision) (Result, 
 	})
 }
 
-// Acknowledge notes that a person knows what a run did not deliver, which ends
-// its alarm.
+// Acknowledge notes that a person knows what a run did not deliver, and whom it held
+// back, which ends its alarms.
 //
 // Fails with [fault.KindNotFound] for an unknown run, and with
 // [fault.KindInvalid] for one that leaves nothing to acknowledge.
@@ -102,15 +102,19 @@ func (service *Service) Acknowledge(ctx context.Context, decision Decision) (Res
 		if err != nil {
 			return fmt.Errorf("look for whom it held back: %w", err)
 		}
+		holdsBack = holdsBack && run.HeldBackAcknowledgedAt == nil
 		switch {
+		case !isEnded(run.State):
+			return fault.Invalid("it is %s, and only what has ended can be acknowledged", describe(run))
 		case run.State != stateAborted && outcome != outcomePartial && outcome != outcomeNoneDelivered && !holdsBack:
 			return fault.Invalid("it is %s, which leaves nothing to acknowledge", describe(run))
-		case run.AcknowledgedAt != nil:
+		case run.AcknowledgedAt != nil && !holdsBack:
 			return fault.Invalid("%s has acknowledged it at %s", valueOr(run.AcknowledgedBy, ""), run.AcknowledgedAt.UTC().Format(time.RFC3339))
 		}
 		err = queries.SettlementRunAcknowledge(ctx, tx, &dbsqlc.SettlementRunAcknowledgeParams{
 			AcknowledgeReason: decision.Reason,
 			AcknowledgedBy:    decision.By,
+			HoldsBack:         holdsBack,
 			ID:                run.ID,
 		})
 		if err != nil {

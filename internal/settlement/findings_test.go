@@ -51,6 +51,9 @@ func TestAudit_RunKinds(t *testing.T) {
 		{"AnOverpaymentThatIsNone", "UPDATE settlement_item SET reason = 'overpaid'" + item("2", "b"), "audit_settlement_reason", "reason is overpaid, it should be none"},
 		{"AnotherReasonOfAnOverpayment", "UPDATE settlement_item SET reason = 'earlier_undelivered'" + item("4", "c"), "audit_settlement_reason", "reason is earlier_undelivered, it should be overpaid"},
 		{"SomebodyWhoseEarlierCreditWasThere", "UPDATE settlement_item SET " + excluded + "'earlier_undelivered'" + item("4", "b"), "audit_settlement_reason", "reason is earlier_undelivered, it should be none"},
+		{"ABudgetOfALaterVersion", "UPDATE programme_version SET approved_at = now() + interval '1 day'", "audit_settlement_origin", "was approved before the terms whose budget had room for it"},
+		{"ABudgetOfAnotherProgramme", "UPDATE programme_version SET programme_id = 99", "audit_settlement_origin", "the terms whose budget had room for it are not a version of its programme"},
+		{"ABudgetThatWasNotInForce", "UPDATE programme_version SET effective_from = '2099-01-01'", "audit_settlement_origin", "its period starts before the terms are effective whose budget had room for it"},
 		{
 			"ALossbackOfTwoPeriods", "UPDATE programme SET kind = 'lossback'; UPDATE settlement_item SET player_id = (SELECT id FROM player WHERE code = 'a') WHERE player_id = (SELECT id FROM player WHERE code = 'e')",
 			"audit_settlement_entitled_once", "weekly/a: claims on 2 periods of a programme that pays a player once",

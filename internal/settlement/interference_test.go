@@ -96,6 +96,27 @@ func TestRunner_Work_Interference(t *testing.T) {
 		bundle.requireTrueBooks(ctx, t)
 	})
 
+	t.Run("TheEndOfARunThatDeliveredForLongHasAJobOfItsOwn", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		config := defaultConfig()
+		config.Slice = time.Second
+		bundle := setup(ctx, t, config)
+		bundle.programme(ctx, t, weekly)
+		bundle.loser(ctx, t, "a", 1000)
+		bundle.watermark(ctx, t, weekEnd())
+		// The one chunk takes more than half of the job's time.
+		bundle.exec(ctx, t, `
+			CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.6); RETURN NULL; END $$;
+			CREATE TRIGGER take_long AFTER INSERT ON settlement_attempt FOR EACH STATEMENT EXECUTE FUNCTION take_long()`)
+		bundle.work(ctx, t)
+		result := bundle.settle(ctx, t)
+		require.Equal(t, "all_delivered", result.Outcome)
+		require.Equal(t, 1, result.Attempt)
+		require.Equal(t, []string{"completed", "completed"}, bundle.awaitJobs(ctx, t))
+	})
+
 	t.Run("WhoIsExcludedWhileHisWalletIsWaitedForIsNotPaid", func(t *testing.T) {
 		t.Parallel()
 

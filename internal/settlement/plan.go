@@ -16,10 +16,10 @@ import (
 
 // planned is a period with the version that settles it.
 type planned struct {
-	coveredAt time.Time // when the first version that could settle it was approved
-	dueAt     time.Time
-	span      timewindow.Span
-	version   *Version
+	dueAt   time.Time
+	owedAt  time.Time // since when some version, approved by then, has let it be due
+	span    timewindow.Span
+	version *Version
 }
 
 // closedPeriods lists the periods of a programme that have ended, in order, each
@@ -106,13 +106,21 @@ func plan(versions []Version, calendar timewindow.Calendar, span timewindow.Span
 	if version == nil {
 		return planned{span: span}
 	}
-	coveredAt := *version.ApprovedAt
+	p := planned{dueAt: span.End.Add(version.Terms.Grace), span: span, version: version}
 	for i := range versions {
-		if other := inForce(versions[i:i+1], day); other != nil && other.ApprovedAt.Before(coveredAt) {
-			coveredAt = *other.ApprovedAt
+		other := inForce(versions[i:i+1], day)
+		if other == nil {
+			continue
+		}
+		owedAt := span.End.Add(other.Terms.Grace)
+		if other.ApprovedAt.After(owedAt) {
+			owedAt = *other.ApprovedAt
+		}
+		if p.owedAt.IsZero() || owedAt.Before(p.owedAt) {
+			p.owedAt = owedAt
 		}
 	}
-	return planned{coveredAt: coveredAt, dueAt: span.End.Add(version.Terms.Grace), span: span, version: version}
+	return p
 }
 
 // making is who makes a run, of which kind, and why.

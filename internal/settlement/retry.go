@@ -11,7 +11,6 @@ import (
 	"truegreen/internal/fault"
 	"truegreen/internal/money"
 	"truegreen/internal/pgtx"
-	"truegreen/internal/programme"
 )
 
 // Retry makes a run that attempts again what an ended run left undelivered, and nothing
@@ -139,17 +138,18 @@ func (service *Service) sendOff(ctx context.Context, tx pgx.Tx, runID int64) err
 	}
 }
 
-// approveByTerms approves a run that owes less than its terms leave to nobody, or lets it
-// wait for approval. Where the budget is too small, it does neither and says what is
-// missing.
+// approveByTerms approves a run that owes less than the terms in force let pass without
+// a person, or lets it wait for approval. Where the budget is too small, it does neither
+// and says what is missing.
 func approveByTerms(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (approved bool, short string, err error) {
-	terms, err := programme.Decode(row.Rules)
+	version, err := termsInForce(ctx, tx, row)
 	if err != nil {
-		return false, "", fmt.Errorf("read its terms: %w", err)
+		return false, "", err
 	}
 	run := &row.SettlementRun
 	owed := money.Minor(valueOr(run.EligibleMinor, 0))
-	if limit := terms.AutoApproveBelow; limit == nil || owed >= *limit {
+	limit := version.Terms.AutoApproveBelow
+	if limit == nil || owed >= *limit {
 		if err := queries.SettlementRunAwaitApproval(ctx, tx, &dbsqlc.SettlementRunAwaitApprovalParams{ID: run.ID}); err != nil {
 			return false, "", fmt.Errorf("let it wait for approval: %w", err)
 		}
@@ -159,5 +159,5 @@ func approveByTerms(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLoc
 	if err != nil || budget.short != "" {
 		return false, budget.short, err
 	}
-	return true, "", approve(ctx, tx, run.ID, budget, autoApprover, fmt.Sprintf("%d is below %d", owed, *terms.AutoApproveBelow))
+	return true, "", approve(ctx, tx, run.ID, budget, autoApprover, fmt.Sprintf("%d is below %d", owed, *limit))
 }

@@ -266,7 +266,25 @@ func TestService_Retry(t *testing.T) {
 		bundle.programme(ctx, t, limited("400"))
 		require.Equal(t, "all_delivered", adjust().Outcome)
 		require.Equal(t, "a=150 b=100 c=150", bundle.balances(ctx, t))
+		// A lower limit binds what follows, and makes nothing false that was before.
+		bundle.programme(ctx, t, limited("200"))
 		bundle.requireTrueBooks(ctx, t)
+		bundle.late(ctx, t, "a", 500, 0)
+		require.Equal(t, "it owes 50, and of the budget of 200 (version 4) for 2026-11 400 are used or reserved", adjust().AbortDetail)
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("WaitsForAPersonIfTheTermsInForceSaySo", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle, parent := inPart(ctx, t, weekly)
+		require.Equal(t, "auto_approve_below", parent.ApprovedBy)
+		bundle.programme(ctx, t, strings.Replace(weekly, "    auto_approve_below: 1000000000\n", "", 1))
+		bundle.status(ctx, t, "b", activity.StatusActive)
+		retry, err := bundle.service.Retry(ctx, settlement.Decision{By: "operator", RunID: parent.RunID})
+		require.NoError(t, err)
+		require.Equal(t, "awaiting_approval", retry.State)
 	})
 
 	t.Run("EndsNoAlarmOfBooksThatWereNotAsTheyShouldBe", func(t *testing.T) {

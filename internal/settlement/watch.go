@@ -128,8 +128,8 @@ func alarmOfPeriod(p planned, code string, tick *dbsqlc.SettlementAlarmTickRow) 
 	// Of a period that was over before anybody approved its terms, no tick could know. A
 	// version that is approved later does not begin it anew.
 	since := p.dueAt
-	if p.coveredAt.After(since) {
-		since = p.coveredAt
+	if p.owedAt.After(since) {
+		since = p.owedAt
 	}
 	detail := fmt.Sprintf("due by version %d, and no tick has given it a run", p.version.Number)
 	if tick.Pause != "" {

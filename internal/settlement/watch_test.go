@@ -117,7 +117,7 @@ func TestWatchdog_Look_Periods(t *testing.T) {
 		bundle := setup(ctx, t, defaultConfig())
 		bundle.programme(ctx, t, weekly)
 		bundle.requireCalm(ctx, t) // the weeks are long over, but no tick can have known
-		bundle.approvedAgo(ctx, t, "115 seconds")
+		bundle.approvedAgo(ctx, t, "75 seconds")
 		bundle.requireCalm(ctx, t)
 
 		bundle.approvedAgo(ctx, t, "3 minutes")
@@ -172,6 +172,18 @@ func TestWatchdog_Look_Periods(t *testing.T) {
 		require.Empty(t, report.Alarms)
 	})
 
+	t.Run("AShorterGraceIsNotLateAtOnce", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		grace := time.Since(weekEnd()).Round(time.Minute) + 30*time.Minute
+		bundle.programme(ctx, t, weekly+"    grace: "+grace.String()+"\n")
+		bundle.approvedAgo(ctx, t, "90 days")
+		bundle.programme(ctx, t, weekly) // due for weeks, since just now
+		bundle.requireCalm(ctx, t)
+	})
+
 	t.Run("ATickThatMayComeLaterIsWaitedFor", func(t *testing.T) {
 		t.Parallel()
 
@@ -186,7 +198,7 @@ func TestWatchdog_Look_Periods(t *testing.T) {
 
 		// Nor does it need a worker that has ever run.
 		bundle.exec(ctx, t, "DELETE FROM loop_contract")
-		bundle.approvedAgo(ctx, t, "115 seconds")
+		bundle.approvedAgo(ctx, t, "75 seconds")
 		bundle.requireCalm(ctx, t)
 		bundle.approvedAgo(ctx, t, "3 minutes")
 		bundle.requireAlarm(ctx, t, settlement.AlarmPeriodWithoutRun)

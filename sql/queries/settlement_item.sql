@@ -95,6 +95,7 @@ SELECT EXISTS (
     FROM settlement_item AS item
     WHERE item.run_id = @run_id
         AND item.reason = 'earlier_undelivered'
+        AND item.voided_at IS NULL
 );
 
 -- name: SettlementItemExplain :many

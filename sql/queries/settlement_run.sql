@@ -339,12 +339,14 @@ SET
 WHERE id = @id;
 
 -- name: SettlementRunAcknowledge :exec
--- SettlementRunAcknowledge notes that a person knows of what was not delivered.
+-- SettlementRunAcknowledge notes that a person knows of what was not delivered, and of
+-- whom it held back. What a retry has acknowledged stays in its name.
 UPDATE settlement_run
 SET
-    acknowledge_reason = @acknowledge_reason::text,
-    acknowledged_at = clock_timestamp(),
-    acknowledged_by = @acknowledged_by::text
+    acknowledge_reason = coalesce(acknowledge_reason, @acknowledge_reason::text),
+    acknowledged_at = coalesce(acknowledged_at, clock_timestamp()),
+    acknowledged_by = coalesce(acknowledged_by, @acknowledged_by::text),
+    held_back_acknowledged_at = CASE WHEN @holds_back::boolean THEN clock_timestamp() ELSE held_back_acknowledged_at END
 WHERE id = @id;
 
 -- name: SettlementRunAcknowledgeDelivered :many
