@@ -38,9 +38,11 @@ func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
 		}
 		last := spent || h.row.SettlementRun.Attempt >= h.row.SettlementRun.MaxAttempts
 		if end, jobEnd := endOf(counts, last, h.terms.OnPartial); end {
-			params := dbsqlc.SettlementItemFailPendingParams{FailureCode: "not_attempted", RunID: h.runID}
-			if _, err := queries.SettlementItemFailPending(ctx, tx, &params); err != nil {
-				return fmt.Errorf("give up what no attempt got to: %w", err)
+			if counts.NumPending > 0 {
+				params := dbsqlc.SettlementItemFailPendingParams{FailureCode: "not_attempted", RunID: h.runID}
+				if _, err := queries.SettlementItemFailPending(ctx, tx, &params); err != nil {
+					return fmt.Errorf("give up what no attempt got to: %w", err)
+				}
 			}
 			numUnbooked, err = queries.SettlementItemUnbooked(ctx, tx, &dbsqlc.SettlementItemUnbookedParams{RunID: h.runID})
 			if err != nil {
