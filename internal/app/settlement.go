@@ -218,6 +218,7 @@ func (actions *actions) SettlementPreview(ctx context.Context, code, period stri
 			return cli.SettlementPreview{}, err
 		}
 		shown := cli.SettlementPreview{
+			Budget:         settlementBudget(preview.Budget),
 			Currency:       preview.Version.Terms.Currency,
 			Eligible:       preview.Eligible,
 			EligibleAmount: int64(preview.EligibleAmount),
@@ -353,7 +354,7 @@ func (actions *actions) SettlementShow(ctx context.Context, runID int64) (cli.Se
 		if err != nil {
 			return cli.SettlementDetail{}, err
 		}
-		shown := cli.SettlementDetail{SettlementRun: settlementRun(&detail.Result), TopReasons: settlementReasons(detail.Reasons)}
+		shown := cli.SettlementDetail{Budget: settlementBudget(detail.Budget), SettlementRun: settlementRun(&detail.Result), TopReasons: settlementReasons(detail.Reasons)}
 		for _, event := range detail.Events {
 			shown.Events = append(shown.Events, cli.SettlementEvent{
 				Actor: event.Actor, At: event.At, Detail: event.Words(), Kind: event.Kind, Reason: event.Reason,
@@ -361,6 +362,13 @@ func (actions *actions) SettlementShow(ctx context.Context, runID int64) (cli.Se
 		}
 		return shown, nil
 	})
+}
+
+func settlementBudget(use *settlement.BudgetUse) *cli.SettlementBudget {
+	if use == nil {
+		return nil
+	}
+	return &cli.SettlementBudget{Limit: int64(use.Limit), Used: int64(use.Used), Version: use.Version, Window: use.Window}
 }
 
 func settlementReasons(reasons []settlement.Reason) []cli.SettlementReason {

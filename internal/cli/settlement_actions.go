@@ -123,6 +123,7 @@ type SettlementRun struct {
 type SettlementDetail struct {
 	SettlementRun
 
+	Budget     *SettlementBudget  `json:"budget"`      // without the run; nil for none, and for a run that asks it no more
 	Events     []SettlementEvent  `json:"events"`      // the oldest first
 	TopReasons []SettlementReason `json:"top_reasons"` // the most items first
 }
@@ -145,8 +146,17 @@ type SettlementReason struct {
 	Reason      string `json:"reason"` // such as no_tier; empty for none
 }
 
+// SettlementBudget is how much is used of a programme's budget in one of its windows.
+type SettlementBudget struct {
+	Limit   int64  `json:"limit,string"` // in minor units
+	Used    int64  `json:"used,string"`  // paid, or reserved for approved runs
+	Version int    `json:"version"`      // of the programme, whose limit it is
+	Window  string `json:"window"`       // such as 2026-11
+}
+
 // SettlementPreview is what a run of one period would come to.
 type SettlementPreview struct {
+	Budget         *SettlementBudget     `json:"budget"` // that the run would be asked for now; nil for none
 	Currency       string                `json:"currency"`
 	Eligible       int64                 `json:"eligible"`
 	EligibleAmount int64                 `json:"eligible_amount,string"` // in minor units

@@ -43,7 +43,7 @@ func (detail SettlementDetail) text() string {
 	if run.Attempt > 0 {
 		attempt = fmt.Sprintf("%d of %d", run.Attempt, run.MaxAttempts)
 	}
-	text.WriteString(table([][]string{
+	facts := [][]string{
 		{"programme", fmt.Sprintf("%s version %d (%s)", run.Programme, run.Version, run.Kind)},
 		{"kind of run", orDash(run.RunKind)},
 		{"created by", orDash(shorten(run.CreatedBy, reasonLength))},
@@ -52,7 +52,11 @@ func (detail SettlementDetail) text() string {
 		{"started", instantOr(run.StartedAt, "-")},
 		{"finished", instantOr(run.FinishedAt, "-")},
 		{"acknowledged", instantOr(run.AcknowledgedAt, "-")},
-	}))
+	}
+	if detail.Budget != nil {
+		facts = append(facts, []string{"budget", detail.Budget.text(run.Currency)})
+	}
+	text.WriteString(table(facts))
 
 	if reasons := reasonTable(detail.TopReasons, run.Currency); reasons != "" {
 		text.WriteString("\n" + reasons)
@@ -66,6 +70,10 @@ func (detail SettlementDetail) text() string {
 	}
 	text.WriteString("\n" + orNone(rows, "nothing has happened yet\n"))
 	return text.String()
+}
+
+func (budget *SettlementBudget) text(currency string) string {
+	return fmt.Sprintf("%d of %s used or reserved in %s (version %d)", budget.Used, amount(budget.Limit, currency), budget.Window, budget.Version)
 }
 
 func (p *program) settlementPreviewCommand() *cobra.Command {
@@ -102,6 +110,13 @@ func (preview SettlementPreview) text() string {
 		kind, preview.Programme, preview.Period, preview.Kind, preview.Version,
 		preview.Evaluated, preview.Eligible, preview.Excluded, amount(preview.EligibleAmount, preview.Currency))
 	text.WriteString("nothing was booked\n")
+	if budget := preview.Budget; budget != nil {
+		fits := "it fits"
+		if preview.EligibleAmount > budget.Limit-budget.Used {
+			fits = "a run of this would be aborted"
+		}
+		_, _ = fmt.Fprintf(&text, "budget: %s; %s\n", budget.text(preview.Currency), fits)
+	}
 
 	rows := [][]string{{"INPUT", "WATERMARK", "NEEDED", "REACHED"}}
 	for _, watermark := range preview.Watermarks {

@@ -157,13 +157,23 @@ AT                    EVENT     WHO   REASON       DETAIL
 		require.NotContains(t, bundle.out.String(), "DISPOSITION")
 	})
 
+	t.Run("SaysWhatOfTheBudgetIsUsed", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.detail = detail
+		bundle.actions.detail.Budget = &cli.SettlementBudget{Limit: 2000000, Used: 800000, Version: 4, Window: "2026-11"}
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12"))
+		require.Contains(t, bundle.out.String(), "\nbudget        800000 of 2000000 KRW used or reserved in 2026-11 (version 4)\n")
+	})
+
 	t.Run("PrintsJSON", func(t *testing.T) {
 		t.Parallel()
 
 		bundle := setup(t)
 		bundle.actions.detail = detail
 		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12", "--json"))
-		require.JSONEq(t, `{`+sampleRunJSON+`,
+		require.JSONEq(t, `{`+sampleRunJSON+`, "budget": null,
 			"events": [
 				{"actor": "tick", "at": "2026-11-09T02:00:00Z", "detail": "", "kind": "planned", "reason": ""},
 				{"actor": "bo", "at": "2026-11-09T02:05:00Z", "detail": "1250000 KRW", "kind": "approved", "reason": "looks right"}
@@ -177,7 +187,7 @@ AT                    EVENT     WHO   REASON       DETAIL
 		bundle = setup(t)
 		bundle.actions.detail.SettlementRun = sampleRun()
 		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12", "--json"))
-		require.JSONEq(t, `{`+sampleRunJSON+`, "events": [], "top_reasons": []}`, bundle.out.String())
+		require.JSONEq(t, `{`+sampleRunJSON+`, "budget": null, "events": [], "top_reasons": []}`, bundle.out.String())
 	})
 }
 
@@ -213,6 +223,23 @@ excluded     -         winner  200    0 KRW
 `, bundle.out.String())
 	})
 
+	t.Run("SaysWhetherTheBudgetHasRoom", func(t *testing.T) {
+		t.Parallel()
+
+		for limit, text := range map[int64]string{
+			1250400: "budget: 400 of 1250400 KRW used or reserved in 2026-11 (version 4); it fits\n",
+			1250399: "budget: 400 of 1250399 KRW used or reserved in 2026-11 (version 4); a run of this would be aborted\n",
+		} {
+			bundle := setup(t)
+			bundle.actions.preview = preview
+			bundle.actions.preview.Budget = &cli.SettlementBudget{Limit: limit, Used: 400, Version: 4, Window: "2026-11"}
+			require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "weekly-cashback", "2026-W45"))
+			require.Contains(t, bundle.out.String(), "nothing was booked\n"+text)
+			require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "weekly-cashback", "2026-W45", "--json"))
+			require.Contains(t, bundle.out.String(), `"used": "400"`)
+		}
+	})
+
 	t.Run("SaysWhatItIsOfASettledPeriod", func(t *testing.T) {
 		t.Parallel()
 
@@ -230,7 +257,7 @@ excluded     -         winner  200    0 KRW
 		bundle.actions.preview = preview
 		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "weekly-cashback", "2026-W45", "--json"))
 		require.JSONEq(t, `{
-			"currency": "KRW", "eligible": 1003, "eligible_amount": "1250000", "evaluated": 1203, "excluded": 200, "kind": "cashback",
+			"budget": null, "currency": "KRW", "eligible": 1003, "eligible_amount": "1250000", "evaluated": 1203, "excluded": 200, "kind": "cashback",
 			"period": "2026-W45", "programme": "weekly-cashback", "run_kind": "regular", "version": 3,
 			"top_reasons": [{"amount": "0", "delivery": "", "disposition": "excluded", "num_items": 200, "reason": "winner"}],
 			"watermarks": [

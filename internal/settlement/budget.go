@@ -3,6 +3,7 @@ package settlement
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -53,30 +54,62 @@ func reserve(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (
 	if err != nil {
 		return reservation{}, err
 	}
-	budget := version.Terms.Budget
-	if budget == nil {
-		return reservation{versionID: version.id}, nil
-	}
-	windows, err := timewindow.NewCalendar(budget.Window, version.Terms.TimeZone)
-	if err != nil {
-		return reservation{}, fmt.Errorf("read the budget's calendar: %w", err)
-	}
-	window := windows.Containing(row.StartsAt)
-	used, err := queries.SettlementBudgetUsed(ctx, tx, &dbsqlc.SettlementBudgetUsedParams{
-		EndsAt: window.End, ProgrammeID: row.ProgrammeID, RunID: row.SettlementRun.ID, StartsAt: window.Start,
-	})
-	if err != nil {
-		return reservation{}, fmt.Errorf("sum up what is used of the budget: %w", err)
+	use, err := useOf(ctx, tx, version, row.StartsAt, row.SettlementRun.ID)
+	if err != nil || use == nil {
+		return reservation{versionID: version.id}, err
 	}
 	owed := money.Minor(valueOr(row.SettlementRun.EligibleMinor, 0))
-	total, err := money.Minor(used).Add(owed)
+	total, err := use.Used.Add(owed)
 	if err != nil {
 		return reservation{}, fmt.Errorf("sum up what is used of the budget: %w", err)
 	}
 	found := reservation{versionID: version.id}
-	if total > budget.Limit {
+	if total > use.Limit {
 		found.short = fmt.Sprintf("it owes %d, and of the budget of %d (version %d) for %s %d are used or reserved",
-			owed, budget.Limit, version.Number, window.Key, used)
+			owed, use.Limit, use.Version, use.Window, use.Used)
 	}
 	return found, nil
+}
+
+// BudgetUse is how much is used of a budget in one of its windows, in minor units.
+type BudgetUse struct {
+	Limit   money.Minor
+	Used    money.Minor // paid for good, and what approved runs may still pay
+	Version int         // whose limit it is
+	Window  string      // such as 2026-11
+}
+
+// useOf is the use of a version's budget in the window that holds the start of a period,
+// without what one run uses of it; nil for no budget.
+func useOf(ctx context.Context, db dbsqlc.DBTX, version *Version, startsAt time.Time, exceptRunID int64) (*BudgetUse, error) {
+	budget := version.Terms.Budget
+	if budget == nil {
+		return nil, nil
+	}
+	windows, err := timewindow.NewCalendar(budget.Window, version.Terms.TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("read the budget's calendar: %w", err)
+	}
+	window := windows.Containing(startsAt)
+	used, err := queries.SettlementBudgetUsed(ctx, db, &dbsqlc.SettlementBudgetUsedParams{
+		EndsAt: window.End, ProgrammeID: version.programmeID, RunID: exceptRunID, StartsAt: window.Start,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sum up what is used of the budget: %w", err)
+	}
+	return &BudgetUse{Limit: budget.Limit, Used: money.Minor(used), Version: version.Number, Window: window.Key}, nil
+}
+
+// readBudget is the budget that a run would be asked for now, without what it uses of it
+// itself.
+func readBudget(ctx context.Context, db dbsqlc.DBTX, result *Result) (*BudgetUse, error) {
+	versions, err := listVersions(ctx, db, result.Programme)
+	if err != nil {
+		return nil, err
+	}
+	p, err := planOf(versions, result.Programme, result.Period)
+	if err != nil {
+		return nil, err
+	}
+	return useOf(ctx, db, p.version, p.span.Start, result.RunID)
 }

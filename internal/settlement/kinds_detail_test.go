@@ -257,7 +257,13 @@ func TestRunner_Work_Budget(t *testing.T) {
 		result, err = bundle.service.Approve(ctx, settlement.Decision{By: "boss", RunID: second.RunID})
 		require.NoError(t, err)
 		require.Equal(t, "budget", result.AbortReason)
+		detail, err := bundle.service.Show(ctx, second.RunID)
+		require.NoError(t, err)
+		require.Equal(t, &settlement.BudgetUse{Limit: 150, Used: 100, Version: 1, Window: "2026-11"}, detail.Budget)
 		require.Equal(t, "all_delivered", bundle.await(ctx, t, first.RunID, "done").Outcome)
+		detail, err = bundle.service.Show(ctx, first.RunID)
+		require.NoError(t, err)
+		require.Nil(t, detail.Budget)
 		bundle.requireTrueBooks(ctx, t)
 	})
 }

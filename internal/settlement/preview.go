@@ -16,6 +16,7 @@ import (
 
 // Preview is what a run of a period would find now.
 type Preview struct {
+	Budget         *BudgetUse // that the run would be asked for now; nil for none
 	Eligible       int64
 	EligibleAmount money.Minor
 	Evaluated      int64
@@ -72,6 +73,9 @@ func (preview *Preview) plan(ctx context.Context, tx pgx.Tx, code, key string) (
 	}
 	regular, err := findRegular(ctx, tx, p, key)
 	if err != nil {
+		return planned{}, err
+	}
+	if preview.Budget, err = useOf(ctx, tx, p.version, p.span.Start, 0); err != nil {
 		return planned{}, err
 	}
 	preview.RunKind = runRegular

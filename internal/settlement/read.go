@@ -20,6 +20,7 @@ type Event struct {
 
 // Detail is a run with its history and what became of its items.
 type Detail struct {
+	Budget  *BudgetUse // without the run; nil for none, and for one that asks it no more
 	Events  []Event
 	Reasons []Reason // the largest groups first
 	Result  Result
@@ -59,6 +60,11 @@ func (service *Service) Show(ctx context.Context, runID int64) (*Detail, error) 
 		return nil, fmt.Errorf("read history of run %d: %w", runID, err)
 	}
 	detail := &Detail{Reasons: reasons, Result: result}
+	if !isEnded(result.State) || result.AbortReason == abortBudget {
+		if detail.Budget, err = readBudget(ctx, service.pool, &result); err != nil {
+			return nil, fmt.Errorf("read budget of run %d: %w", runID, err)
+		}
+	}
 	for _, row := range rows {
 		detail.Events = append(detail.Events, Event{Actor: row.Actor, At: row.At, Detail: row.Detail, Kind: row.Kind, Reason: row.Reason})
 	}

@@ -259,6 +259,9 @@ func TestService_Retry(t *testing.T) {
 		require.Equal(t, "it owes 100, and of the budget of 300 (version 1) for 2026-11 250 are used or reserved", bundle.retry(ctx, t, parent.RunID).AbortDetail)
 
 		bundle.programme(ctx, t, limited("350"))
+		preview, err := bundle.service.Preview(ctx, "weekly", week)
+		require.NoError(t, err)
+		require.Equal(t, &settlement.BudgetUse{Limit: 350, Used: 250, Version: 2, Window: "2026-11"}, preview.Budget)
 		require.Equal(t, "all_delivered", bundle.retry(ctx, t, parent.RunID).Outcome)
 		bundle.requireTrueBooks(ctx, t)
 		bundle.late(ctx, t, "c", 500, 0)
