@@ -103,8 +103,9 @@ func TestSettlement_KilledAgainAndAgain(t *testing.T) {
 			names := slices.Sorted(maps.Keys(steps()))
 			numKilled := 0
 			for range 5 {
-				o := w.orderOf(steps()[names[w.random.IntN(len(names))]])
-				o.ChunkSize, o.Nth = 1+w.random.IntN(4), 1+w.random.IntN(2)
+				at := steps()[names[w.random.IntN(len(names))]]
+				o := w.orderOf(at)
+				o.ChunkSize, o.Nth = 1+w.random.IntN(4), 1+w.random.IntN(min(2, at.most))
 				if w.random.IntN(3) == 0 {
 					o.Act, o.Place = "", place{}
 				}
