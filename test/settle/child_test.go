@@ -61,7 +61,11 @@ func (c *child) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.makeClient(ctx, pool, riverPool)
+	service, err := c.makeService(pool)
+	if err != nil {
+		return err
+	}
+	client, err := c.makeClient(ctx, pool, riverPool, service)
 	if err != nil {
 		return err
 	}
@@ -70,10 +74,12 @@ func (c *child) run(ctx context.Context) error {
 	}
 	c.report(report{Kind: reportReady})
 
-	commands := bufio.NewScanner(os.Stdin)
-	for commands.Scan() {
-		c.commands <- commands.Text()
+	ended := make(chan struct{})
+	go c.listen(ended)
+	if err := c.ask(ctx, pool, service); err != nil {
+		return err
 	}
+	<-ended
 	stopCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// Jobs are let come to their own ends: a process that was thought dead shall
@@ -101,8 +107,17 @@ func (c *child) openPool(ctx context.Context, size int32, tracer pgx.QueryTracer
 	return pool, nil
 }
 
-// makeClient wires what a worker process has for settlements.
-func (c *child) makeClient(ctx context.Context, pool, riverPool *pgxpool.Pool) (*river.Client[pgx.Tx], error) {
+// listen takes commands until the standard input ends.
+func (c *child) listen(ended chan<- struct{}) {
+	defer close(ended)
+	commands := bufio.NewScanner(os.Stdin)
+	for commands.Scan() {
+		c.commands <- commands.Text()
+	}
+}
+
+// makeService makes what people ask for settlements, and workers work with.
+func (c *child) makeService(pool *pgxpool.Pool) (*settlement.Service, error) {
 	inserter, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: c.logger})
 	if err != nil {
 		return nil, fmt.Errorf("make inserter: %w", err)
@@ -113,10 +128,13 @@ func (c *child) makeClient(ctx context.Context, pool, riverPool *pgxpool.Pool) (
 	if c.order.IsSliced {
 		config.Slice = time.Nanosecond
 	}
-	service, err := settlement.New(pool, inserter, config)
-	if err != nil {
-		return nil, err
-	}
+	return settlement.New(pool, inserter, config)
+}
+
+// makeClient wires what a worker process has for settlements.
+func (c *child) makeClient(
+	ctx context.Context, pool, riverPool *pgxpool.Pool, service *settlement.Service,
+) (*river.Client[pgx.Tx], error) {
 	recorder, err := freshness.NewRecorder(c.order.WorkerID)
 	if err != nil {
 		return nil, err

@@ -46,6 +46,7 @@ func steps() map[string]step {
 		"WithinAChunk":                         chunks(momentAfter),
 		"WhileAChunksCommitIsOnItsWay":         chunks(momentOnItsWay),
 		"AfterAChunk":                          chunks(momentCommitted),
+		"WithinTheFinaliser":                   runs(momentAfter, "SettlementItemFailPending"),
 		"BeforeTheFinalisersCommit":            runs(momentAfter, "SettlementRunFinish"),
 		"WhileTheFinalisersCommitIsOnItsWay":   runs(momentOnItsWay, "SettlementRunFinish"),
 		"AfterTheFinaliser":                    runs(momentCommitted, "SettlementRunFinish"),
@@ -164,13 +165,18 @@ func TestSettlement_CommitWithoutAnswer(t *testing.T) {
 
 			ctx := t.Context()
 			w := setup(ctx, t, uint64(len(name)), 24)
-			o := w.orderOf(at)
-			o.Act = actCut
-			p := w.start(t, o)
-			w.await(ctx, t, "all is to be settled", func() bool { return w.isSettled(ctx, t) || p.hasExited() })
-			require.True(t, p.hasWithheld(), "no commit was without an answer")
-			p.stop(t)
+			w.cutOnce(ctx, t, w.orderOf(at))
 			w.requireSettled(ctx, t)
 		})
 	}
+}
+
+// cutOnce lets one process settle all, without an answer to one of its commits.
+func (w *world) cutOnce(ctx context.Context, t *testing.T, o order) {
+	t.Helper()
+	o.Act = actCut
+	p := w.start(t, o)
+	w.await(ctx, t, "all is to be settled", func() bool { return w.isSettled(ctx, t) || p.hasExited() })
+	require.True(t, p.hasWithheld(), "no commit was without an answer")
+	p.stop(t)
 }

@@ -31,9 +31,18 @@ const (
 	statementItems    = "copy settlement_item"
 )
 
+// runKind is a kind of runs that follow the regular one.
+type runKind string
+
+const (
+	runAdjustment runKind = "adjustment"
+	runRetry      runKind = "retry"
+)
+
 // order tells a process what to do. It travels as JSON.
 type order struct {
 	Act         act
+	Ask         runKind // of which every programme is to have a run, asked for by a person
 	ChunkSize   int
 	DatabaseURL string
 	IsSliced    bool // each job ends after one chunk

@@ -34,9 +34,12 @@ const month = "2026-10"
 
 // world is a database in which a month is to be settled.
 type world struct {
+	ask          runKind          // of what is settled after the month; none while it is
 	credits      map[string]int64 // by reference
 	db           *dbtest.DB
+	ends         []string // of each programme's runs, in order
 	numProcesses int
+	played       []played // by player
 	proxy        *proxy
 	random       *rand.Rand
 	wallets      map[string]int64 // once all is credited
@@ -46,7 +49,8 @@ type world struct {
 func setup(ctx context.Context, t *testing.T, seed uint64, numPlayers int) *world {
 	t.Helper()
 	w := &world{
-		credits: make(map[string]int64), db: dbtest.Database(ctx, t), random: rand.New(rand.NewPCG(seed, 1)), wallets: make(map[string]int64),
+		credits: make(map[string]int64), db: dbtest.Database(ctx, t), ends: []string{"regular all_delivered"},
+		random: rand.New(rand.NewPCG(seed, 1)), wallets: make(map[string]int64),
 	}
 	w.proxy = newProxy(t, w.db.URL)
 	registry, err := freshness.New(freshness.Config{})
@@ -72,8 +76,7 @@ func setup(ctx context.Context, t *testing.T, seed uint64, numPlayers int) *worl
 	for _, source := range []string{"bets", "cash"} {
 		fmt.Fprintf(&lines, `{"type":"watermark","source":"%s","at":"2099-01-01T00:00:00Z"}`+"\n", source)
 	}
-	_, err = activity.New(wallet.New()).Import(ctx, w.db.Pool, "month", strings.NewReader(lines.String()), activity.ImportOptions{})
-	require.NoError(t, err)
+	w.bring(ctx, t, "month", lines.String())
 	t.Cleanup(func() {
 		if t.Failed() {
 			w.dump(t)
@@ -82,24 +85,48 @@ func setup(ctx context.Context, t *testing.T, seed uint64, numPlayers int) *worl
 	return w
 }
 
+// bring imports lines.
+func (w *world) bring(ctx context.Context, t *testing.T, source, lines string) {
+	t.Helper()
+	_, err := activity.New(wallet.New()).Import(ctx, w.db.Pool, source, strings.NewReader(lines), activity.ImportOptions{})
+	require.NoError(t, err)
+}
+
+// played is what a player did in the month.
+type played struct {
+	code                   string
+	deposit, stake, payout int64 // the first deposit, and the sums of the bets
+}
+
+// owed is what each programme owes for it.
+func (p *played) owed() map[string]int64 {
+	lost := max(0, p.stake-p.payout)
+	return map[string]int64{"turnover": p.stake / 100, "loss": lost / 10, "start": min(p.deposit, lost) / 5}
+}
+
 // play makes up one bet of a player, and works out what it is worth.
 func (w *world) play(lines *strings.Builder, n int) {
-	deposit, stake := int64(2000+n), 1000+w.random.Int64N(1000)
-	payout := w.random.Int64N(stake * 6 / 5) // some win
-	code := fmt.Sprintf("p-%03d", n)
+	p := played{code: fmt.Sprintf("p-%03d", n), deposit: int64(2000 + n), stake: 1000 + w.random.Int64N(1000)}
+	p.payout = w.random.Int64N(p.stake * 6 / 5) // some win
+	w.played = append(w.played, p)
 	fmt.Fprintf(lines, `{"type":"player","player":"%[1]s","agent":null,"currency":"KRW","vip":0,"rolling_ppm":0,"status":"active","at":"2026-10-01T00:00:00Z"}
 {"type":"deposit","id":"d-%[1]s","player":"%[1]s","amount":%[2]d,"at":"2026-10-02T00:00:00Z"}
 {"type":"bet","id":"b-%[1]s","player":"%[1]s","category":"slots","stake":%[3]d,"at":"2026-10-03T00:00:00Z"}
 {"type":"result","bet":"b-%[1]s","payout":%[4]d,"at":"2026-10-03T00:00:05Z"}
-`, code, deposit, stake, payout)
-	w.wallets[code] = deposit - stake + payout
-	lost := max(0, stake-payout) // less than the deposit
-	for programme, amount := range map[string]int64{"turnover": stake / 100, "loss": lost / 10, "start": lost / 5} {
-		if amount > 0 {
-			w.credits[fmt.Sprintf("settle/%s/%s/%s/KRW/0", programme, month, code)] = amount
-			w.wallets[code] += amount
-		}
+`, p.code, p.deposit, p.stake, p.payout)
+	w.wallets[p.code] = p.deposit - p.stake + p.payout
+	for programme, amount := range p.owed() {
+		w.owe(programme, p.code, 0, amount)
 	}
+}
+
+// owe expects a credit, unless it is of nothing.
+func (w *world) owe(programme, player string, adj int, amount int64) {
+	if amount <= 0 {
+		return
+	}
+	w.credits[fmt.Sprintf("settle/%s/%s/%s/KRW/%d", programme, month, player, adj)] = amount
+	w.wallets[player] += amount
 }
 
 // tick has the next free process look for what is due, as the clock does.
@@ -129,9 +156,9 @@ func (w *world) await(ctx context.Context, t *testing.T, what string, isSo func(
 // not.
 func (w *world) isSettled(ctx context.Context, t *testing.T) bool {
 	t.Helper()
-	return w.count(ctx, t, `
-		SELECT (SELECT 3 - count(*) FROM settlement_results WHERE period = '2026-10' AND state IN ('done', 'aborted'))
-			+ (SELECT count(*) FROM settlement_run WHERE state NOT IN ('done', 'aborted'))
+	numEnded := w.count(ctx, t, "SELECT count(*) FROM settlement_results WHERE period = '2026-10' AND state IN ('done', 'aborted')")
+	return numEnded >= 3*len(w.ends) && w.count(ctx, t, `
+		SELECT (SELECT count(*) FROM settlement_run WHERE state NOT IN ('done', 'aborted'))
 			+ (SELECT count(*) FROM river_job WHERE kind LIKE 'settlement_%' AND kind <> 'settlement_tick' AND finalized_at IS NULL)`) == 0
 }
 
@@ -164,8 +191,10 @@ func (w *world) settle(ctx context.Context, t *testing.T) {
 // requireSettled checks that everybody was credited once, by all that tells of it.
 func (w *world) requireSettled(ctx context.Context, t *testing.T) {
 	t.Helper()
-	require.Equal(t, "loss all_delivered, start all_delivered, turnover all_delivered", w.text(ctx, t, `
-		SELECT string_agg(programme || ' ' || outcome, ', ' ORDER BY programme) FROM settlement_results WHERE period = '2026-10'`))
+	ends := strings.Join(w.ends, ", ")
+	require.Equal(t, fmt.Sprintf("loss: %[1]s; start: %[1]s; turnover: %[1]s", ends), w.text(ctx, t, `
+		SELECT string_agg(programme || ': ' || ends, '; ' ORDER BY programme)
+		FROM (SELECT programme, string_agg(run_kind || ' ' || outcome, ', ' ORDER BY run_id) AS ends FROM settlement_results GROUP BY programme) AS ended`))
 	require.Equal(t, w.credits, w.amounts(ctx, t, "SELECT reference, amount FROM settlement_credits WHERE delivery = 'credited'"))
 	require.Equal(t, w.credits, w.amounts(ctx, t, "SELECT reference, amount FROM ledger_lines WHERE kind = 'credit' AND account = 'player'"))
 	require.Equal(t, w.wallets, w.amounts(ctx, t, "SELECT player, balance FROM wallet_balances"))
@@ -185,6 +214,13 @@ func (w *world) requireTrueBooks(ctx context.Context, t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, found.NumAudits)
 	require.Empty(t, found.Findings)
+	require.Zero(t, w.count(ctx, t, `
+		SELECT count(*) FROM settlement_run AS parent
+		WHERE outcome = 'partial' AND (
+			SELECT count(*) FROM settlement_event WHERE run_id = parent.id AND kind = 'acknowledged'
+		) <> (
+			SELECT count(*) FROM settlement_run WHERE parent_id = parent.id AND outcome = 'all_delivered' AND parent.acknowledged_at IS NOT NULL
+		)`))
 }
 
 // amounts reads pairs of a text that comes once and an amount.
