@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 
 	"truegreen/internal/freshness"
 	"truegreen/internal/outbox"
@@ -30,7 +31,7 @@ import (
 type child struct {
 	commands  chan string
 	continued chan os.Signal
-	isThawed  atomic.Bool
+	frozenJob atomic.Int64 // whose statement it was frozen at; 0 until it goes on
 	logger    *slog.Logger
 	mu        sync.Mutex // of output
 	numComing atomic.Int64
@@ -158,6 +159,7 @@ func (c *child) makeClient(
 		Queues: workers.Queues(streams, []string{
 			jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate, jobs.QueueSettlementTick,
 		}),
+		Middleware:           []rivertype.Middleware{river.WorkerMiddlewareFunc(withJob)},
 		RescueStuckJobsAfter: rescue,
 		Workers:              registered,
 	})
@@ -177,7 +179,7 @@ func (c *child) report(said report) {
 
 // arrive does what is ordered, the one time that the order means. address is that
 // of the connection that came there.
-func (c *child) arrive(address string) {
+func (c *child) arrive(ctx context.Context, address string) {
 	if c.numComing.Add(1) != int64(c.order.Nth) {
 		return
 	}
@@ -198,6 +200,6 @@ func (c *child) arrive(address string) {
 		c.report(report{Kind: reportFrozen})
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		<-c.continued
-		c.isThawed.Store(true)
+		c.frozenJob.Store(jobOf(ctx))
 	}
 }

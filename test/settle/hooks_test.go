@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river/rivertype"
 )
 
 // tracer acts around a statement.
@@ -52,14 +53,15 @@ func (tracer *tracer) TraceCopyFromEnd(ctx context.Context, conn *pgx.Conn, data
 
 func (tracer *tracer) start(ctx context.Context, conn *pgx.Conn, name string) context.Context {
 	c := tracer.child
-	if strings.HasPrefix(name, "Settlement") && c.isThawed.Load() {
-		c.report(report{Kind: reportTried})
+	job := jobOf(ctx)
+	if job != 0 && strings.HasPrefix(name, "Settlement") && c.frozenJob.CompareAndSwap(job, 0) {
+		c.report(report{Kind: reportTried, Statement: name})
 	}
 	if c.order.Place == (place{momentBefore, name}) {
-		c.arrive(addressOf(conn))
+		c.arrive(ctx, addressOf(conn))
 	}
 	if c.order.Place.Moment == momentOnItsWay && name == "commit" && tracer.takes(conn) {
-		c.arrive(addressOf(conn))
+		c.arrive(ctx, addressOf(conn))
 	}
 	return context.WithValue(ctx, tracedKey{}, name)
 }
@@ -73,13 +75,13 @@ func (tracer *tracer) end(ctx context.Context, conn *pgx.Conn, err error) {
 	switch {
 	case name == "commit" && c.order.Place.Moment == momentCommitted:
 		if tracer.takes(conn) {
-			c.arrive(addressOf(conn))
+			c.arrive(ctx, addressOf(conn))
 		}
 	case name == "rollback":
 		tracer.takes(conn)
 	case name != c.order.Place.Statement:
 	case c.order.Place.Moment == momentAfter:
-		c.arrive(addressOf(conn))
+		c.arrive(ctx, addressOf(conn))
 	default:
 		tracer.mu.Lock()
 		tracer.holding[conn] = true
@@ -94,6 +96,19 @@ func (tracer *tracer) takes(conn *pgx.Conn) bool {
 	isHolding := tracer.holding[conn]
 	delete(tracer.holding, conn)
 	return isHolding
+}
+
+// jobKey is of the id of the job on whose behalf a statement is.
+type jobKey struct{}
+
+func withJob(ctx context.Context, job *rivertype.JobRow, work func(context.Context) error) error {
+	return work(context.WithValue(ctx, jobKey{}, job.ID))
+}
+
+// jobOf is 0 for who asks, and for River itself.
+func jobOf(ctx context.Context) int64 {
+	id, _ := ctx.Value(jobKey{}).(int64)
+	return id
 }
 
 func addressOf(conn *pgx.Conn) string { return conn.PgConn().Conn().LocalAddr().String() }

@@ -59,7 +59,7 @@ const (
 	reportDying  reportKind = "dying"  // its last words
 	reportFrozen reportKind = "frozen" // its last words for now
 	reportReady  reportKind = "ready"
-	reportTried  reportKind = "tried" // to go on with a settlement after it was frozen
+	reportTried  reportKind = "tried" // to go on, after it was frozen, with the run that it was frozen in
 )
 
 // commandArmed is the answer to reportArm.
@@ -67,6 +67,7 @@ const commandArmed = "armed"
 
 // report is what a process says.
 type report struct {
-	Address string // of a connection
-	Kind    reportKind
+	Address   string // of a connection
+	Kind      reportKind
+	Statement string // that was tried first
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -105,6 +106,13 @@ func (p *process) hasSaid(kind reportKind) bool {
 	return ok
 }
 
+// said is the last report of a kind.
+func (p *process) said(kind reportKind) report {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reports[kind]
+}
+
 func (p *process) hasWithheld() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,6 +144,21 @@ func (p *process) requireKilled(t *testing.T) {
 	status, ok := exit.Sys().(syscall.WaitStatus)
 	require.True(t, ok && status.Signaled() && status.Signal() == syscall.SIGKILL, "process %s: %v", p.order.WorkerID, p.err)
 	require.True(t, p.hasSaid(reportDying) || p.hasWithheld() || p.order.Act == "", "process %s was killed, and not at its place", p.order.WorkerID)
+}
+
+// isStopped reports whether all its threads stand still. What a process says before it
+// stops is heard while it still runs.
+func (p *process) isStopped(t *testing.T) bool {
+	t.Helper()
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.command.Process.Pid))
+	require.NoError(t, err)
+	for _, stat := range stats {
+		text, err := os.ReadFile(stat) //nolint:gosec // of a thread of our own child
+		if _, rest, _ := bytes.Cut(text, []byte(") ")); err != nil || !bytes.HasPrefix(rest, []byte("T")) {
+			return false
+		}
+	}
+	return len(stats) > 0
 }
 
 // goOn lets a stopped process go on.

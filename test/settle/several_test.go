@@ -77,7 +77,8 @@ func TestSettlement_ThoughtDead(t *testing.T) {
 			before := w.everything(ctx, t)
 			frozen.goOn(t)
 			frozen.stop(t)
-			require.True(t, frozen.hasSaid(reportTried), "it did not try to go on, so nothing was shown")
+			require.True(t, frozen.hasSaid(reportTried), "it did not try to go on with its run, so nothing was shown")
+			t.Logf("the first that it tried is %s", frozen.said(reportTried).Statement)
 			require.Equal(t, before, w.everything(ctx, t))
 			w.requireTrueBooks(ctx, t)
 
@@ -98,6 +99,7 @@ func (w *world) freeze(ctx context.Context, t *testing.T, o order) *process {
 	p := w.start(t, o)
 	w.await(ctx, t, "a process is to stop", func() bool { return p.hasSaid(reportFrozen) || p.hasExited() })
 	p.waitFor(t, reportFrozen)
+	require.Eventually(t, func() bool { return p.isStopped(t) }, patience, poll)
 	require.Eventually(t, func() bool {
 		return w.count(ctx, t, `
 			SELECT count(*) FROM pg_stat_activity
