@@ -133,15 +133,11 @@ func TestSettlement_LaterCommitWithoutAnswer(t *testing.T) {
 func (w *world) settleLater(ctx context.Context, t *testing.T, at later, befall func(order)) {
 	t.Helper()
 	if at.isRetried {
-		w.setStatus(ctx, t, "frozen", 1)
-		w.ends = []string{"regular partial"}
-	}
-	w.settle(ctx, t)
-	if at.isRetried {
-		w.setStatus(ctx, t, "active", 2)
-		w.follow(runRetry)
+		w.settleInPart(ctx, t)
 		befall(w.laterOrder(at.step))
 		w.requireSettled(ctx, t)
+	} else {
+		w.settle(ctx, t)
 	}
 	if at.isAdjusted {
 		w.playLate(ctx, t)
@@ -149,6 +145,17 @@ func (w *world) settleLater(ctx context.Context, t *testing.T, at later, befall 
 		befall(w.laterOrder(at.step))
 		w.requireSettled(ctx, t)
 	}
+}
+
+// settleInPart settles the month of players some of whom are frozen, and leaves the rest
+// to retries: they are not frozen any more.
+func (w *world) settleInPart(ctx context.Context, t *testing.T) {
+	t.Helper()
+	w.setStatus(ctx, t, "frozen", 1)
+	w.ends = []string{"regular partial"}
+	w.settle(ctx, t)
+	w.setStatus(ctx, t, "active", 2)
+	w.follow(runRetry)
 }
 
 // follow has processes ask for runs of a kind, which are to deliver all.

@@ -52,6 +52,8 @@ func TestSettlement_ThoughtDead(t *testing.T) {
 	chunk := place{momentCommitted, "SettlementItemCredit"}
 	for name, tc := range map[string]struct {
 		at, other place
+		chunkSize int // 1 if 0
+		isRetried bool
 		nth       int
 	}{
 		"WithARunThatIsTaken":         {at: taken, nth: 3, other: place{momentCommitted, "SettlementRunApprove"}},
@@ -61,6 +63,8 @@ func TestSettlement_ThoughtDead(t *testing.T) {
 		"WithAPassThatIsBegun":        {at: place{momentCommitted, "SettlementRunBeginPass"}, nth: 3, other: chunk},
 		"BetweenTwoChunks":            {at: chunk, nth: 5, other: chunk},
 		"WithinAChunk":                {at: place{momentAfter, "SettlementItemCredit"}, nth: 5, other: chunk},
+		"BehindTheLastChunk":          {at: chunk, chunkSize: 100, nth: 6, other: chunk}, // each run has one, and an empty one
+		"BehindARetrysLastChunk":      {at: chunk, chunkSize: 100, isRetried: true, nth: 6, other: chunk},
 		"BeforeTheEnd":                {at: place{momentBefore, "SettlementRunFinish"}, nth: 1, other: taken},
 	} {
 		t.Run(name+"WritesNothing", func(t *testing.T) {
@@ -68,9 +72,13 @@ func TestSettlement_ThoughtDead(t *testing.T) {
 
 			ctx := t.Context()
 			w := setup(ctx, t, uint64(len(name)), 24)
-			frozen := w.freeze(ctx, t, order{ChunkSize: 1, Nth: tc.nth, Place: tc.at})
+			if tc.isRetried {
+				w.settleInPart(ctx, t)
+			}
+			chunkSize := max(1, tc.chunkSize)
+			frozen := w.freeze(ctx, t, order{ChunkSize: chunkSize, Nth: tc.nth, Place: tc.at})
 			w.bury(ctx, t)
-			other := w.freeze(ctx, t, order{ChunkSize: 1, Nth: 1, Place: tc.other})
+			other := w.freeze(ctx, t, order{ChunkSize: chunkSize, Nth: 1, Place: tc.other})
 
 			// Jobs that nobody has yet would be the first one's by right.
 			w.exec(ctx, t, "UPDATE river_job SET scheduled_at = now() + interval '1 hour', state = 'scheduled' WHERE state IN ('available', 'retryable')")
