@@ -85,6 +85,7 @@ func laterSteps() map[string]later {
 	found["AfterTheCommitOfARetry"] = retries(momentCommitted, "SettlementRunInsertRetry")
 	found["BeforeTheParentIsAcknowledged"] = retries(momentBefore, "SettlementRunAcknowledgeDelivered")
 	found["BeforeTheCommitThatAcknowledgesTheParent"] = retries(momentAfter, "SettlementRunAcknowledgeDelivered")
+	found["AfterTheParentIsAcknowledged"] = retries(momentCommitted, "SettlementRunAcknowledgeDelivered")
 	return found
 }
 
