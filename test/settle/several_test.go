@@ -80,8 +80,7 @@ func TestSettlement_ThoughtDead(t *testing.T) {
 			w.bury(ctx, t)
 			other := w.freeze(ctx, t, order{ChunkSize: chunkSize, Nth: 1, Place: tc.other})
 
-			// Jobs that nobody has yet would be the first one's by right.
-			w.exec(ctx, t, "UPDATE river_job SET scheduled_at = now() + interval '1 hour', state = 'scheduled' WHERE state IN ('available', 'retryable')")
+			w.holdJobs(ctx, t)
 			before := w.everything(ctx, t)
 			frozen.goOn(t)
 			frozen.stop(t)
@@ -90,7 +89,7 @@ func TestSettlement_ThoughtDead(t *testing.T) {
 			require.Equal(t, before, w.everything(ctx, t))
 			w.requireTrueBooks(ctx, t)
 
-			w.exec(ctx, t, "UPDATE river_job SET scheduled_at = now(), state = 'available' WHERE state = 'scheduled'")
+			w.releaseJobs(ctx, t)
 			other.goOn(t)
 			w.await(ctx, t, "all is to be settled", func() bool { return w.isSettled(ctx, t) || other.hasExited() })
 			other.stop(t)
@@ -114,6 +113,31 @@ func (w *world) freeze(ctx context.Context, t *testing.T, o order) *process {
 			WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL`) == 0
 	}, patience, poll)
 	return p
+}
+
+// holdJobs keeps all jobs that nobody has from everybody, also those that are given up
+// from now on: a process that was thought dead would have them by right, and River takes
+// its failure for that of the attempt that runs.
+func (w *world) holdJobs(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, statement := range []string{
+		`CREATE FUNCTION hold_job() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			NEW.scheduled_at := now() + interval '1 hour';
+			NEW.state := 'scheduled';
+			RETURN NEW;
+		END $$`,
+		"CREATE TRIGGER hold_job BEFORE UPDATE ON river_job FOR EACH ROW WHEN (NEW.state IN ('available', 'retryable')) EXECUTE FUNCTION hold_job()",
+		"UPDATE river_job SET state = state WHERE state IN ('available', 'retryable')",
+	} {
+		w.exec(ctx, t, statement)
+	}
+}
+
+func (w *world) releaseJobs(ctx context.Context, t *testing.T) {
+	t.Helper()
+	w.exec(ctx, t, "DROP TRIGGER hold_job ON river_job")
+	w.exec(ctx, t, "UPDATE river_job SET scheduled_at = now(), state = 'available' WHERE state = 'scheduled'")
 }
 
 // everything is all that settlements have written. What failed is history that anybody
