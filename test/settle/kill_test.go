@@ -46,7 +46,7 @@ func steps() map[string]step {
 		"WithinAChunk":                         chunks(momentAfter),
 		"WhileAChunksCommitIsOnItsWay":         chunks(momentOnItsWay),
 		"AfterAChunk":                          chunks(momentCommitted),
-		"WithinTheFinaliser":                   runs(momentAfter, "SettlementItemFailPending"),
+		"WithinTheFinaliser":                   runs(momentAfter, "SettlementItemUnbooked"),
 		"BeforeTheFinalisersCommit":            runs(momentAfter, "SettlementRunFinish"),
 		"WhileTheFinalisersCommitIsOnItsWay":   runs(momentOnItsWay, "SettlementRunFinish"),
 		"AfterTheFinaliser":                    runs(momentCommitted, "SettlementRunFinish"),
