@@ -156,10 +156,10 @@ func (c *child) makeClient(
 		FetchPollInterval:           50 * time.Millisecond,
 		ID:                          c.order.WorkerID,
 		Logger:                      slog.New(slog.DiscardHandler),
+		Middleware:                  []rivertype.Middleware{river.WorkerMiddlewareFunc(withJob)},
 		Queues: workers.Queues(streams, []string{
 			jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate, jobs.QueueSettlementTick,
 		}),
-		Middleware:           []rivertype.Middleware{river.WorkerMiddlewareFunc(withJob)},
 		RescueStuckJobsAfter: rescue,
 		Workers:              registered,
 	})

@@ -1,5 +1,6 @@
-// Package settle kills processes that settle promotions, at each step of a
-// settlement, and shows that every wallet is credited exactly once for it.
+// Package settle kills processes that settle promotions, at each step of a settlement, of
+// the retry of what it left and of its adjustment, and shows that every wallet is
+// credited exactly once for it.
 //
 // Its tests run the real workers in processes of their own, on a real Postgres. Such a
 // process kills itself, or stops, around a statement that its orders name: a tracer of

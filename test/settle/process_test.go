@@ -153,7 +153,7 @@ func (p *process) isStopped(t *testing.T) bool {
 	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.command.Process.Pid))
 	require.NoError(t, err)
 	for _, stat := range stats {
-		text, err := os.ReadFile(stat) //nolint:gosec // of a thread of our own child
+		text, err := os.ReadFile(stat)
 		if _, rest, _ := bytes.Cut(text, []byte(") ")); err != nil || !bytes.HasPrefix(rest, []byte("T")) {
 			return false
 		}
