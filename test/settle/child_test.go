@@ -150,6 +150,12 @@ func (c *child) makeClient(
 	if err != nil {
 		return nil, err
 	}
+	queues := workers.Queues(streams, []string{
+		jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate, jobs.QueueSettlementTick,
+	})
+	if c.order.OneTick {
+		queues[jobs.QueueSettlementTick] = river.QueueConfig{MaxWorkers: 1}
+	}
 	client, err := river.NewClient(riverpgxv5.New(riverPool), &river.Config{
 		DiscardedJobRetentionPeriod: -1,
 		FetchCooldown:               5 * time.Millisecond,
@@ -157,11 +163,9 @@ func (c *child) makeClient(
 		ID:                          c.order.WorkerID,
 		Logger:                      slog.New(slog.DiscardHandler),
 		Middleware:                  []rivertype.Middleware{river.WorkerMiddlewareFunc(withJob)},
-		Queues: workers.Queues(streams, []string{
-			jobs.QueueSettlementCashback, jobs.QueueSettlementLossback, jobs.QueueSettlementRebate, jobs.QueueSettlementTick,
-		}),
-		RescueStuckJobsAfter: rescue,
-		Workers:              registered,
+		Queues:                      queues,
+		RescueStuckJobsAfter:        rescue,
+		Workers:                     registered,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make queue client: %w", err)

@@ -23,7 +23,7 @@ func TestSettlement_SeveralAtOnce(t *testing.T) {
 			defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 			_, err = tx.Exec(ctx, "SELECT FROM programme FOR UPDATE")
 			require.NoError(t, err)
-			first, second := w.start(t, order{ChunkSize: 1}), w.start(t, order{ChunkSize: 2, IsSliced: true})
+			first, second := w.start(t, order{ChunkSize: 1, OneTick: true}), w.start(t, order{ChunkSize: 2, IsSliced: true, OneTick: true})
 			first.waitFor(t, reportReady)
 			second.waitFor(t, reportReady)
 			require.Eventually(t, func() bool {
