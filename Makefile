@@ -64,6 +64,6 @@ bench/peers: ## Measures other relays on the same rows and broker (minutes).
 	cd bench/peers && go test -run '^$$' -bench Drain -benchtime 1x -timeout 60m
 
 .PHONY: proof
-proof: ## Kills and freezes workers again and again, and settles many random worlds (a quarter of an hour).
+proof: ## Kills and freezes workers again and again, and settles many random worlds (half an hour).
 	TRUEGREEN_PROOF=1 go test -count=1 -p 1 -timeout 90m -v ./test/crash ./test/settle
 	TRUEGREEN_PROOF=1 go test -count=1 -timeout 90m -run Reference ./internal/settlement
