@@ -51,11 +51,13 @@ WITH held AS MATERIALIZED (
     UPDATE outbox_shard AS shard
     SET
         inflight_first = flight.first_place,
+        inflight_id = flight.alone_id,
         inflight_last = flight.last_place,
         inflight_num = flight.num_events,
         lease_expires_at = clock_timestamp() + $8::interval
     FROM (
         SELECT
+            CASE WHEN count(*) = 1 THEN min(claimed.id) END AS alone_id,
             min(claimed.place) AS first_place,
             max(claimed.place) AS last_place,
             count(*)::integer AS num_events
@@ -439,18 +441,19 @@ WITH flown AS (
                     OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
                 )
         )
-    ORDER BY delivery.place, delivery.id
-    LIMIT CASE WHEN $6 THEN 1 END
+    -- A gap marker stands in the place of its event, which may have been redriven since.
+    ORDER BY delivery.id IS DISTINCT FROM $6::bigint, delivery.place, delivery.id
+    LIMIT CASE WHEN $7 THEN 1 END
 ), taken AS (
     UPDATE outbox_delivery AS delivery
     SET
         attempts = delivery.attempts + 1,
-        crashes = delivery.crashes + CASE WHEN $6::boolean THEN 1 ELSE 0 END,
+        crashes = delivery.crashes + CASE WHEN $7::boolean THEN 1 ELSE 0 END,
         last_attempt_at = clock_timestamp(),
-        last_error = $7::text,
+        last_error = $8::text,
         last_error_class = 'ambiguous',
-        park_reason = CASE WHEN $6::boolean AND delivery.crashes >= 1 THEN 'crash' END,
-        parked_at = CASE WHEN $6::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
+        park_reason = CASE WHEN $7::boolean AND delivery.crashes >= 1 THEN 'crash' END,
+        parked_at = CASE WHEN $7::boolean AND delivery.crashes >= 1 THEN clock_timestamp() END
     WHERE delivery.id IN (SELECT flown.id FROM flown)
         AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
     RETURNING delivery.id, delivery.park_reason
@@ -467,6 +470,7 @@ type OutboxDeliveryTakeOverParams struct {
 	FirstPlace      int64
 	LastPlace       int64
 	ParkedRowsBlock bool
+	AloneID         *int64
 	Alone           interface{}
 	Error           string
 }
@@ -476,7 +480,7 @@ type OutboxDeliveryTakeOverParams struct {
 // have them. Events between those places that wait behind a held one of their key were
 // not in flight; of others that were not, such as those whose transactions committed
 // since, it is said all the same, since which they are is not known. alone says that it
-// was one event, with which a worker died; the second that dies with it alone parks it.
+// was one event, alone_id if known, with which a worker died; the second that dies with it alone parks it.
 // It returns those that it parked.
 func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *OutboxDeliveryTakeOverParams) ([]int64, error) {
 	rows, err := db.Query(ctx, outboxDeliveryTakeOver,
@@ -485,6 +489,7 @@ func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *Outb
 		arg.FirstPlace,
 		arg.LastPlace,
 		arg.ParkedRowsBlock,
+		arg.AloneID,
 		arg.Alone,
 		arg.Error,
 	)

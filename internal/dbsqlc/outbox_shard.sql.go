@@ -224,7 +224,7 @@ WHERE stream = $4
     AND shard = $5
     AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
     AND (backoff_until IS NULL OR backoff_until <= clock_timestamp())
-RETURNING batch_limit, inflight_first, inflight_last, inflight_num, lease_epoch
+RETURNING batch_limit, inflight_first, inflight_id, inflight_last, inflight_num, lease_epoch
 `
 
 type OutboxShardLeaseParams struct {
@@ -238,6 +238,7 @@ type OutboxShardLeaseParams struct {
 type OutboxShardLeaseRow struct {
 	BatchLimit    *int32
 	InflightFirst *int64
+	InflightID    *int64
 	InflightLast  *int64
 	InflightNum   *int32
 	LeaseEpoch    int64
@@ -258,6 +259,7 @@ func (q *Queries) OutboxShardLease(ctx context.Context, db DBTX, arg *OutboxShar
 	err := row.Scan(
 		&i.BatchLimit,
 		&i.InflightFirst,
+		&i.InflightID,
 		&i.InflightLast,
 		&i.InflightNum,
 		&i.LeaseEpoch,

@@ -149,6 +149,24 @@ func TestRelay_Drain_InFlight(t *testing.T) {
 		require.Equal(t, []int{2, 0, 0, 0, 2}, attempts)
 	})
 
+	t.Run("IsSaidOfTheOneThatWasAloneAndNotOfAnotherInItsPlace", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		keys := bundle.neighbours(ctx, t, 2)
+		bundle.stage(ctx, t, keys...)
+		// As a gap marker and its event, which was redriven since.
+		bundle.exec(ctx, t, "BEGIN; SET LOCAL session_replication_role = replica; UPDATE outbox_delivery SET place = 1 WHERE id = 2; COMMIT")
+		bundle.exec(ctx, t, `
+			UPDATE outbox_shard
+			SET inflight_first = 1, inflight_id = 2, inflight_last = 1, inflight_num = 1, lease_owner = 'dead', lease_expires_at = clock_timestamp()
+			WHERE stream = 'rolling' AND shard = $1`, bundle.pass(ctx, t, keys[0]).Shard)
+		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
+		require.NoError(t, err)
+		rows := bundle.rows(ctx, t)
+		require.Equal(t, []int{1, 2}, []int{rows[0].Attempts, rows[1].Attempts})
+	})
+
 	t.Run("HasALeaseForAsLongAsItMayTake", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()

@@ -20,6 +20,7 @@ func (drain *drain) takeOver(ctx context.Context, lease *dbsqlc.OutboxShardLease
 	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
 		parked, err := queries.OutboxDeliveryTakeOver(ctx, tx, &dbsqlc.OutboxDeliveryTakeOverParams{
 			Alone:           numInFlight == 1,
+			AloneID:         lease.InflightID,
 			Error:           "the worker that had it in flight died",
 			FirstPlace:      *lease.InflightFirst,
 			LastPlace:       *lease.InflightLast,

@@ -50,11 +50,13 @@ WITH held AS MATERIALIZED (
     UPDATE outbox_shard AS shard
     SET
         inflight_first = flight.first_place,
+        inflight_id = flight.alone_id,
         inflight_last = flight.last_place,
         inflight_num = flight.num_events,
         lease_expires_at = clock_timestamp() + @lease_ttl::interval
     FROM (
         SELECT
+            CASE WHEN count(*) = 1 THEN min(claimed.id) END AS alone_id,
             min(claimed.place) AS first_place,
             max(claimed.place) AS last_place,
             count(*)::integer AS num_events
@@ -210,7 +212,7 @@ WHERE delivery.id = acknowledged.id
 -- have them. Events between those places that wait behind a held one of their key were
 -- not in flight; of others that were not, such as those whose transactions committed
 -- since, it is said all the same, since which they are is not known. alone says that it
--- was one event, with which a worker died; the second that dies with it alone parks it.
+-- was one event, alone_id if known, with which a worker died; the second that dies with it alone parks it.
 -- It returns those that it parked.
 WITH flown AS (
     SELECT delivery.id
@@ -237,7 +239,8 @@ WITH flown AS (
                     OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
                 )
         )
-    ORDER BY delivery.place, delivery.id
+    -- A gap marker stands in the place of its event, which may have been redriven since.
+    ORDER BY delivery.id IS DISTINCT FROM sqlc.narg('alone_id')::bigint, delivery.place, delivery.id
     LIMIT CASE WHEN @alone THEN 1 END
 ), taken AS (
     UPDATE outbox_delivery AS delivery

@@ -45,7 +45,7 @@ WHERE stream = @stream
     AND shard = @shard
     AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
     AND (backoff_until IS NULL OR backoff_until <= clock_timestamp())
-RETURNING batch_limit, inflight_first, inflight_last, inflight_num, lease_epoch;
+RETURNING batch_limit, inflight_first, inflight_id, inflight_last, inflight_num, lease_epoch;
 
 -- name: OutboxShardExtend :execrows
 -- OutboxShardExtend extends a lease whatever is in flight, and promises appends that
