@@ -323,7 +323,7 @@ func TestRelay_Drain(t *testing.T) {
 		bundle := setup(ctx, t)
 		var err error
 		bundle.relay, err = outbox.NewRelay(bundle.db.Pool, bundle.broker, bundle.record, outbox.Config{
-			AckTimeout: 5 * time.Millisecond, BatchSize: 10, LeaseTTL: 9 * time.Millisecond, PassBudget: 10 * time.Millisecond, WorkerID: "test-1",
+			AckTimeout: 250 * time.Millisecond, BatchSize: 10, LeaseTTL: 450 * time.Millisecond, PassBudget: 500 * time.Millisecond, WorkerID: "test-1",
 		})
 		require.NoError(t, err)
 		key := bundle.neighbours(ctx, t, 1)[0]
@@ -331,7 +331,7 @@ func TestRelay_Drain(t *testing.T) {
 			bundle.stage(ctx, t, key)
 		}
 		bundle.exec(ctx, t, `DELETE FROM river_job`)
-		bundle.broker.hook = func() { bundle.exec(ctx, t, `SELECT pg_sleep(0.02)`) }
+		bundle.broker.hook = func() { bundle.exec(ctx, t, `SELECT pg_sleep(0.6)`) }
 		result, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, key))
 		require.NoError(t, err)
 		require.Equal(t, 10, result.NumPublished)
