@@ -36,7 +36,7 @@ settings that it obeys: ` + "`truegreen COMMAND --help`" + ` lists them.
 never a `+"`DATABASE_URL`"+` or `+"`TRUEGREEN_BROKER`"+` that happens to be set.
 
 Two more names are known and change nothing here: `+"`%s`"+` is the
-database that the tests use instead of one of their own, and `+"`NATS_URL`"+`, which
+database that the tests use, as a superuser, instead of one of their own, and `+"`NATS_URL`"+`, which
 `+"`truegreen dev`"+` writes to its env file, is for NATS's own tools.
 `, testDatabaseName)
 	return page.String()

@@ -112,7 +112,7 @@ func (preview SettlementPreview) text() string {
 	text.WriteString("nothing was booked\n")
 	if budget := preview.Budget; budget != nil {
 		fits := "it fits"
-		if preview.EligibleAmount > budget.Limit-budget.Used {
+		if preview.EligibleAmount > 0 && preview.EligibleAmount > budget.Limit-budget.Used {
 			fits = "a run of this would be aborted"
 		}
 		_, _ = fmt.Fprintf(&text, "budget: %s; %s\n", budget.text(preview.Currency), fits)

@@ -240,6 +240,17 @@ excluded     -         winner  200    0 KRW
 		}
 	})
 
+	t.Run("WhatOwesNothingFitsAnyBudget", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.preview = preview
+		bundle.actions.preview.EligibleAmount = 0
+		bundle.actions.preview.Budget = &cli.SettlementBudget{Limit: 300, Used: 400, Version: 4, Window: "2026-11"} // it was lowered
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "preview", "weekly-cashback", "2026-W45"))
+		require.Contains(t, bundle.out.String(), "(version 4); it fits\n")
+	})
+
 	t.Run("SaysWhatItIsOfASettledPeriod", func(t *testing.T) {
 		t.Parallel()
 

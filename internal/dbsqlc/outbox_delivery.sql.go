@@ -480,8 +480,8 @@ type OutboxDeliveryTakeOverParams struct {
 // have them. Events between those places that wait behind a held one of their key were
 // not in flight; of others that were not, such as those whose transactions committed
 // since, it is said all the same, since which they are is not known. alone says that it
-// was one event, alone_id if known, with which a worker died; the second that dies with it alone parks it.
-// It returns those that it parked.
+// was one event, alone_id if known, with which a worker died; the second that dies with
+// it alone parks it. It returns those that it parked.
 func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *OutboxDeliveryTakeOverParams) ([]int64, error) {
 	rows, err := db.Query(ctx, outboxDeliveryTakeOver,
 		arg.Stream,

@@ -196,15 +196,7 @@ func TestService_Adjust(t *testing.T) {
 		release := bundle.lockWallet(ctx, t, numbered(1))
 		runID, err := bundle.service.Adjust(ctx, settlement.Adjustment{By: "operator", Code: "weekly", Key: week})
 		require.NoError(t, err)
-		bundle.awaitLockWaits(ctx, t, 1)
-		cancelled := make(chan error, 1)
-		go func() {
-			_, err := bundle.service.Cancel(ctx, settlement.Decision{By: "operator", Reason: "wrong list", RunID: runID})
-			cancelled <- err
-		}()
-		bundle.awaitLockWaits(ctx, t, 2)
-		release()
-		require.NoError(t, <-cancelled)
+		bundle.cancelWhileItPays(ctx, t, runID, release)
 		require.Len(t, bundle.heldBack(ctx, t), 1)
 		require.Equal(t, "all_delivered", bundle.retry(ctx, t, runID).Outcome)
 		require.Len(t, bundle.heldBack(ctx, t), 1)

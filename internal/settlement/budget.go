@@ -18,23 +18,15 @@ type reservation struct {
 	versionID int64  // of the terms whose budget was asked
 }
 
-// termsInForce are the terms in force now for the start of a run's period: by them it is
-// judged whether the run may pay, and how much. They may be others than those it was
-// calculated by, since two persons have agreed on them meanwhile.
-func termsInForce(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (*Version, error) {
-	versions, err := listVersions(ctx, tx, row.Code)
+// termsInForce are the terms in force now for the start of a period: by them it is judged
+// whether a run may pay, and how much. They may be others than those it was calculated
+// by, since two persons have agreed on them meanwhile.
+func termsInForce(ctx context.Context, db dbsqlc.DBTX, code, key string) (planned, error) {
+	versions, err := listVersions(ctx, db, code)
 	if err != nil {
-		return nil, err
+		return planned{}, err
 	}
-	calendar, err := versions[0].Terms.Calendar()
-	if err != nil {
-		return nil, fmt.Errorf("read calendar: %w", err)
-	}
-	version := inForce(versions, calendar.LocalDay(row.StartsAt))
-	if version == nil {
-		return nil, fmt.Errorf("no version of programme %s is in force for its period", row.Code)
-	}
-	return version, nil
+	return planOf(versions, code, key)
 }
 
 // reserve looks whether the budget of a run's programme has room for all that the run
@@ -50,20 +42,20 @@ func reserve(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (
 	if err := queries.SettlementBudgetLock(ctx, tx, &dbsqlc.SettlementBudgetLockParams{ProgrammeID: row.ProgrammeID}); err != nil {
 		return reservation{}, fmt.Errorf("wait for other approvals: %w", err)
 	}
-	version, err := termsInForce(ctx, tx, row)
+	p, err := termsInForce(ctx, tx, row.Code, row.Key)
 	if err != nil {
 		return reservation{}, err
 	}
-	use, err := useOf(ctx, tx, version, row.StartsAt, row.SettlementRun.ID)
+	use, err := useOf(ctx, tx, p.version, row.StartsAt, row.SettlementRun.ID)
 	if err != nil || use == nil {
-		return reservation{versionID: version.id}, err
+		return reservation{versionID: p.version.id}, err
 	}
 	owed := money.Minor(valueOr(row.SettlementRun.EligibleMinor, 0))
 	total, err := use.Used.Add(owed)
 	if err != nil {
 		return reservation{}, fmt.Errorf("sum up what is used of the budget: %w", err)
 	}
-	found := reservation{versionID: version.id}
+	found := reservation{versionID: p.version.id}
 	if total > use.Limit {
 		found.short = fmt.Sprintf("it owes %d, and of the budget of %d (version %d) for %s %d are used or reserved",
 			owed, use.Limit, use.Version, use.Window, use.Used)
@@ -103,11 +95,7 @@ func useOf(ctx context.Context, db dbsqlc.DBTX, version *Version, startsAt time.
 // readBudget is the budget that a run would be asked for now, without what it uses of it
 // itself.
 func readBudget(ctx context.Context, db dbsqlc.DBTX, result *Result) (*BudgetUse, error) {
-	versions, err := listVersions(ctx, db, result.Programme)
-	if err != nil {
-		return nil, err
-	}
-	p, err := planOf(versions, result.Programme, result.Period)
+	p, err := termsInForce(ctx, db, result.Programme, result.Period)
 	if err != nil {
 		return nil, err
 	}

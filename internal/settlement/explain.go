@@ -153,7 +153,8 @@ func (given *itemInputs) activity() (programme.Activity, error) {
 }
 
 // Export writes the items of a run as CSV, in order of players: what each was found to
-// be owed and what became of it; of a retry, those of its parent that it was to attempt. Amounts are minor units, instants UTC.
+// be owed and what became of it; of a retry, those of its parent that it was to attempt.
+// Amounts are minor units, instants UTC.
 //
 // Fails with [fault.KindNotFound] for an unknown run; what was written until a failure
 // is not all.

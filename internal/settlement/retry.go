@@ -142,13 +142,13 @@ func (service *Service) sendOff(ctx context.Context, tx pgx.Tx, runID int64) err
 // a person, or lets it wait for approval. Where the budget is too small, it does neither
 // and says what is missing.
 func approveByTerms(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) (approved bool, short string, err error) {
-	version, err := termsInForce(ctx, tx, row)
+	p, err := termsInForce(ctx, tx, row.Code, row.Key)
 	if err != nil {
 		return false, "", err
 	}
 	run := &row.SettlementRun
 	owed := money.Minor(valueOr(run.EligibleMinor, 0))
-	limit := version.Terms.AutoApproveBelow
+	limit := p.version.Terms.AutoApproveBelow
 	if limit == nil || owed >= *limit {
 		if err := queries.SettlementRunAwaitApproval(ctx, tx, &dbsqlc.SettlementRunAwaitApprovalParams{ID: run.ID}); err != nil {
 			return false, "", fmt.Errorf("let it wait for approval: %w", err)

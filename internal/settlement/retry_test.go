@@ -43,6 +43,20 @@ func (bundle *testBundle) retry(ctx context.Context, t *testing.T, runID int64) 
 	return bundle.await(ctx, t, result.RunID, "done", "aborted")
 }
 
+// cancelWhileItPays cancels a run whose chunk waits for a wallet, and lets the wallet go.
+func (bundle *testBundle) cancelWhileItPays(ctx context.Context, t *testing.T, runID int64, release func()) {
+	t.Helper()
+	bundle.awaitLockWaits(ctx, t, 1)
+	cancelled := make(chan error, 1)
+	go func() {
+		_, err := bundle.service.Cancel(ctx, settlement.Decision{By: "operator", Reason: "wrong list", RunID: runID})
+		cancelled <- err
+	}()
+	bundle.awaitLockWaits(ctx, t, 2)
+	release()
+	require.NoError(t, <-cancelled)
+}
+
 // history is the kinds of a run's events, with who and why.
 func (bundle *testBundle) history(ctx context.Context, t *testing.T, runID int64) string {
 	t.Helper()
@@ -163,15 +177,7 @@ func TestService_Retry(t *testing.T) {
 		release := bundle.lockWallet(ctx, t, numbered(1))
 		runID := bundle.plan(ctx, t)
 		bundle.work(ctx, t)
-		bundle.awaitLockWaits(ctx, t, 1)
-		cancelled := make(chan error, 1)
-		go func() {
-			_, err := bundle.service.Cancel(ctx, settlement.Decision{By: "operator", Reason: "wrong list", RunID: runID})
-			cancelled <- err
-		}()
-		bundle.awaitLockWaits(ctx, t, 2)
-		release()
-		require.NoError(t, <-cancelled)
+		bundle.cancelWhileItPays(ctx, t, runID, release)
 		require.Equal(t, []string{"completed"}, bundle.awaitJobs(ctx, t), "who stops it has no failure")
 		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM job_failures"))
 		require.Contains(t, bundle.logs.verdicts(t)[0], "level=WARN")

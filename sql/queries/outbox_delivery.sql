@@ -212,8 +212,8 @@ WHERE delivery.id = acknowledged.id
 -- have them. Events between those places that wait behind a held one of their key were
 -- not in flight; of others that were not, such as those whose transactions committed
 -- since, it is said all the same, since which they are is not known. alone says that it
--- was one event, alone_id if known, with which a worker died; the second that dies with it alone parks it.
--- It returns those that it parked.
+-- was one event, alone_id if known, with which a worker died; the second that dies with
+-- it alone parks it. It returns those that it parked.
 WITH flown AS (
     SELECT delivery.id
     FROM outbox_delivery AS delivery
