@@ -65,6 +65,11 @@ func TestReadLoops_Scheduled(t *testing.T) {
 			rows.run(minutes(32), "")
 			rows.failed(scheduled, "w1", 3, time.Second)
 		}, freshness.VerdictFailing},
+		{"ARunIsDueAndAllThatEverRanFailed", func(rows rows) {
+			rows.run(minutes(1), "")
+			rows.failed(scheduled, "w1", 3, time.Second)
+		}, freshness.VerdictFailing},
+		{"NothingIsDueAndAllThatEverRanFailed", func(rows rows) { rows.failed(scheduled, "w1", 3, time.Second) }, freshness.VerdictIdle},
 		{"ARunStands", func(rows rows) { rows.run(minutes(62), "") }, freshness.VerdictStalled},
 		{"ARunStandsThoughAnotherSucceeded", func(rows rows) {
 			rows.run(minutes(62), "")

@@ -29,6 +29,19 @@ func TestReadLoops_Verdict(t *testing.T) {
 	}{
 		{"NeverSucceededAndYoung", func(rows rows) { rows.baseline(loop, seconds(50)) }, freshness.VerdictStarting},
 		{"NeverSucceededAndOld", func(rows rows) { rows.baseline(loop, seconds(61)) }, freshness.VerdictStalled},
+		{"OnlyEverFailedAndYoung", func(rows rows) {
+			rows.baseline(loop, seconds(5))
+			rows.failed(loop, "w1", 2, seconds(1))
+			rows.failed(loop, "w2", 1, seconds(2))
+		}, freshness.VerdictFailing},
+		{"OnlyEverFailedButTwice", func(rows rows) {
+			rows.baseline(loop, seconds(5))
+			rows.failed(loop, "w1", 2, seconds(1))
+		}, freshness.VerdictStarting},
+		{"OnlyEverFailedBeforeItWasResumed", func(rows rows) {
+			rows.baseline(loop, seconds(5))
+			rows.failed(loop, "w1", 9, seconds(6))
+		}, freshness.VerdictStarting},
 		{"PausedByUs", func(rows rows) {
 			rows.exec(`UPDATE loop_contract SET paused_at = now(), paused_by = 'kim', pause_reason = 'move' WHERE loop = $1`, loop)
 		}, freshness.VerdictPaused},
