@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -24,9 +25,9 @@ func (c *child) ask(ctx context.Context, pool *pgxpool.Pool, service *settlement
 	for range 2 {
 		rows, err := pool.Query(ctx, `
 			SELECT regular.run_id, regular.programme FROM settlement_results AS regular
-			WHERE regular.run_kind = 'regular' AND NOT EXISTS (
+			WHERE regular.run_kind = 'regular' AND regular.period = $2 AND NOT EXISTS (
 				SELECT FROM settlement_results AS other WHERE other.programme = regular.programme AND other.run_kind = $1)
-			ORDER BY regular.run_id`, string(c.order.Ask))
+			ORDER BY regular.run_id`, string(c.order.Ask), c.order.Period)
 		if err != nil {
 			return fmt.Errorf("look for what is to be asked for: %w", err)
 		}
@@ -42,7 +43,7 @@ func (c *child) ask(ctx context.Context, pool *pgxpool.Pool, service *settlement
 			if c.order.Ask == runRetry {
 				_, err = service.Retry(ctx, settlement.Decision{By: "operator", RunID: regular.RunID})
 			} else {
-				_, err = service.Adjust(ctx, settlement.Adjustment{By: "operator", Code: regular.Code, Key: month})
+				_, err = service.Adjust(ctx, settlement.Adjustment{By: "operator", Code: regular.Code, Key: c.order.Period})
 			}
 			failed = errors.Join(failed, err)
 		}
@@ -179,8 +180,8 @@ func (w *world) setStatus(ctx context.Context, t *testing.T, status string, seco
 	var lines strings.Builder
 	for n := range w.played {
 		if n%3 > 0 {
-			fmt.Fprintf(&lines, `{"type":"player","player":"%s","agent":null,"currency":"KRW","vip":0,"rolling_ppm":0,"status":"%s","at":"2026-10-01T00:00:%02dZ"}`+"\n",
-				w.played[n].code, status, second)
+			fmt.Fprintf(&lines, `{"type":"player","player":"%s","agent":null,"currency":"KRW","vip":0,"rolling_ppm":0,"status":"%s","at":"%s"}`+"\n",
+				w.played[n].code, status, instant(time.Duration(second)*time.Second))
 		}
 	}
 	w.bring(ctx, t, status, lines.String())
@@ -198,10 +199,10 @@ func (w *world) playLate(ctx context.Context, t *testing.T) {
 		}
 		p := &w.played[n]
 		before, payout := p.owed(), w.random.Int64N(more*6/5)
-		fmt.Fprintf(&lines, `{"type":"deposit","id":"late-%[1]s","player":"%[1]s","amount":%[2]d,"at":"2026-10-02T12:00:00Z"}
-{"type":"bet","id":"late-%[1]s","player":"%[1]s","category":"slots","stake":%[2]d,"at":"2026-10-03T12:00:00Z"}
-{"type":"result","bet":"late-%[1]s","payout":%[3]d,"at":"2026-10-03T12:00:05Z"}
-`, p.code, more, payout)
+		fmt.Fprintf(&lines, `{"type":"deposit","id":"late-%[1]s","player":"%[1]s","amount":%[2]d,"at":"%[4]s"}
+{"type":"bet","id":"late-%[1]s","player":"%[1]s","category":"slots","stake":%[2]d,"at":"%[5]s"}
+{"type":"result","bet":"late-%[1]s","payout":%[3]d,"at":"%[6]s"}
+`, p.code, more, payout, instant(36*time.Hour), instant(60*time.Hour), instant(60*time.Hour+5*time.Second))
 		p.stake, p.payout = p.stake+more, p.payout+payout
 		w.wallets[p.code] += payout
 		for programme, amount := range p.owed() {

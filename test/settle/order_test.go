@@ -48,6 +48,7 @@ type order struct {
 	IsSliced    bool // each job ends after one chunk
 	Nth         int  // the time that it comes to its place when it acts, from 1
 	OneTick     bool // at a time; two are let otherwise
+	Period      string
 	Place       place
 	WorkerID    string
 }

@@ -35,7 +35,7 @@ type process struct {
 func (w *world) start(t *testing.T, o order) *process {
 	t.Helper()
 	w.numProcesses++
-	o.Ask, o.DatabaseURL, o.WorkerID = w.ask, w.proxy.url(t, w.db.URL), fmt.Sprintf("settle-%d", w.numProcesses)
+	o.Ask, o.DatabaseURL, o.Period, o.WorkerID = w.ask, w.proxy.url(t, w.db.URL), period(), fmt.Sprintf("settle-%d", w.numProcesses)
 	if o.ChunkSize == 0 {
 		o.ChunkSize = 4
 	}

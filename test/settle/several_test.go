@@ -140,17 +140,18 @@ func (w *world) releaseJobs(ctx context.Context, t *testing.T) {
 	w.exec(ctx, t, "UPDATE river_job SET scheduled_at = now(), state = 'available' WHERE state = 'scheduled'")
 }
 
-// everything is all that settlements have written. What failed is history that anybody
+// everything is all that the settlements of the month have written. What failed is history that anybody
 // may add to, and River's own rows are River's: it takes the failure of an attempt that
 // it gave up for that of the one that runs.
 func (w *world) everything(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	return w.text(ctx, t, `
+		WITH settled AS (SELECT run_id FROM settlement_results WHERE period = '`+period()+`')
 		SELECT string_agg(line, E'\n' ORDER BY line) FROM (
-			SELECT 'run ' || run::text AS line FROM settlement_run AS run
+			SELECT 'run ' || run::text AS line FROM settlement_run AS run WHERE run.id IN (SELECT run_id FROM settled)
 			UNION ALL SELECT 'item ' || item::text FROM settlement_item AS item
 			UNION ALL SELECT 'attempt ' || attempt::text FROM settlement_attempt AS attempt
-			UNION ALL SELECT 'event ' || event::text FROM settlement_event AS event WHERE event.kind <> 'failed'
+			UNION ALL SELECT 'event ' || event::text FROM settlement_event AS event WHERE event.kind <> 'failed' AND event.run_id IN (SELECT run_id FROM settled)
 			UNION ALL SELECT 'wallet ' || wallet::text FROM wallet
 			UNION ALL SELECT 'entry ' || entry::text FROM ledger_entry AS entry
 			UNION ALL SELECT 'txn ' || txn::text FROM ledger_txn AS txn

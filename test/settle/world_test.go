@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -23,14 +24,33 @@ import (
 	"truegreen/internal/wallet"
 )
 
-// programmes are one of each kind, of a month that is over.
+// programmes are one of each kind, effective from a day.
 const programmes = `programmes:
-  - {code: turnover, kind: rebate, basis: stake, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: 2026-10-01, tiers: [{from: 0, rate_ppm: 10000}], max_attempts: 40, auto_approve_below: 1000000000}
-  - {code: loss, kind: cashback, basis: game, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: 2026-10-01, tiers: [{from: 0, rate_ppm: 100000}], max_attempts: 40, auto_approve_below: 1000000000}
-  - {code: start, kind: lossback, window: 72h, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: 2026-10-01, tiers: [{from: 0, rate_ppm: 200000}], max_attempts: 40, auto_approve_below: 1000000000}
+  - {code: turnover, kind: rebate, basis: stake, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: %[1]s, tiers: [{from: 0, rate_ppm: 10000}], max_attempts: 40, auto_approve_below: 1000000000}
+  - {code: loss, kind: cashback, basis: game, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: %[1]s, tiers: [{from: 0, rate_ppm: 100000}], max_attempts: 40, auto_approve_below: 1000000000}
+  - {code: start, kind: lossback, window: 72h, currency: KRW, period: monthly, time_zone: Asia/Seoul, effective_from: %[1]s, tiers: [{from: 0, rate_ppm: 200000}], max_attempts: 40, auto_approve_below: 1000000000}
 `
 
-const month = "2026-10"
+// month is the one that these tests settle: the last that is over in Seoul.
+//
+// Another month may end while the tests run, so they look at the runs of this one
+// alone. The runs of the next month wait for a watermark that never arrives.
+var month = lastMonth(time.Now())
+
+// lastMonth returns the first instant of the last month that is over.
+func lastMonth(now time.Time) time.Time {
+	seoul := time.FixedZone("KST", 9*60*60)
+	year, current, _ := now.In(seoul).Date()
+	return time.Date(year, current-1, 1, 0, 0, 0, 0, seoul)
+}
+
+// period is the key of the month.
+func period() string { return month.Format("2006-01") }
+
+// instant is one of the month, as activity has it, so long after it began.
+func instant(sinceStart time.Duration) string {
+	return month.Add(sinceStart).UTC().Format(time.RFC3339)
+}
 
 // world is a database in which a month is to be settled.
 type world struct {
@@ -60,7 +80,7 @@ func setup(ctx context.Context, t *testing.T, seed uint64, numPlayers int) *worl
 	require.NoError(t, err)
 	service, err := settlement.New(w.db.Pool, inserter, settlement.Config{})
 	require.NoError(t, err)
-	terms, err := programme.Parse("test", strings.NewReader(programmes))
+	terms, err := programme.Parse("test", strings.NewReader(fmt.Sprintf(programmes, month.Format(time.DateOnly))))
 	require.NoError(t, err)
 	applied, err := service.Apply(ctx, terms, "maker")
 	require.NoError(t, err)
@@ -74,7 +94,7 @@ func setup(ctx context.Context, t *testing.T, seed uint64, numPlayers int) *worl
 		w.play(&lines, n)
 	}
 	for _, source := range []string{"bets", "cash"} {
-		fmt.Fprintf(&lines, `{"type":"watermark","source":"%s","at":"2099-01-01T00:00:00Z"}`+"\n", source)
+		fmt.Fprintf(&lines, `{"type":"watermark","source":"%s","at":"%s"}`+"\n", source, month.AddDate(0, 1, 0).Format(time.RFC3339))
 	}
 	w.bring(ctx, t, "month", lines.String())
 	t.Cleanup(func() {
@@ -109,11 +129,11 @@ func (w *world) play(lines *strings.Builder, n int) {
 	p := played{code: fmt.Sprintf("p-%03d", n), deposit: int64(2000 + n), stake: 1000 + w.random.Int64N(1000)}
 	p.payout = w.random.Int64N(p.stake * 6 / 5) // some win
 	w.played = append(w.played, p)
-	fmt.Fprintf(lines, `{"type":"player","player":"%[1]s","agent":null,"currency":"KRW","vip":0,"rolling_ppm":0,"status":"active","at":"2026-10-01T00:00:00Z"}
-{"type":"deposit","id":"d-%[1]s","player":"%[1]s","amount":%[2]d,"at":"2026-10-02T00:00:00Z"}
-{"type":"bet","id":"b-%[1]s","player":"%[1]s","category":"slots","stake":%[3]d,"at":"2026-10-03T00:00:00Z"}
-{"type":"result","bet":"b-%[1]s","payout":%[4]d,"at":"2026-10-03T00:00:05Z"}
-`, p.code, p.deposit, p.stake, p.payout)
+	fmt.Fprintf(lines, `{"type":"player","player":"%[1]s","agent":null,"currency":"KRW","vip":0,"rolling_ppm":0,"status":"active","at":"%[5]s"}
+{"type":"deposit","id":"d-%[1]s","player":"%[1]s","amount":%[2]d,"at":"%[6]s"}
+{"type":"bet","id":"b-%[1]s","player":"%[1]s","category":"slots","stake":%[3]d,"at":"%[7]s"}
+{"type":"result","bet":"b-%[1]s","payout":%[4]d,"at":"%[8]s"}
+`, p.code, p.deposit, p.stake, p.payout, instant(0), instant(24*time.Hour), instant(48*time.Hour), instant(48*time.Hour+5*time.Second))
 	w.wallets[p.code] = p.deposit - p.stake + p.payout
 	for programme, amount := range p.owed() {
 		w.owe(programme, p.code, 0, amount)
@@ -125,7 +145,7 @@ func (w *world) owe(programme, player string, adj int, amount int64) {
 	if amount <= 0 {
 		return
 	}
-	w.credits[fmt.Sprintf("settle/%s/%s/%s/KRW/%d", programme, month, player, adj)] = amount
+	w.credits[fmt.Sprintf("settle/%s/%s/%s/KRW/%d", programme, period(), player, adj)] = amount
 	w.wallets[player] += amount
 }
 
@@ -156,9 +176,9 @@ func (w *world) await(ctx context.Context, t *testing.T, what string, isSo func(
 // not.
 func (w *world) isSettled(ctx context.Context, t *testing.T) bool {
 	t.Helper()
-	numEnded := w.count(ctx, t, "SELECT count(*) FROM settlement_results WHERE period = '2026-10' AND state IN ('done', 'aborted')")
+	numEnded := w.count(ctx, t, "SELECT count(*) FROM settlement_results WHERE period = '"+period()+"' AND state IN ('done', 'aborted')")
 	return numEnded >= 3*len(w.ends) && w.count(ctx, t, `
-		SELECT (SELECT count(*) FROM settlement_run WHERE state NOT IN ('done', 'aborted'))
+		SELECT (SELECT count(*) FROM settlement_results WHERE period = '`+period()+`' AND state NOT IN ('done', 'aborted'))
 			+ (SELECT count(*) FROM river_job WHERE kind LIKE 'settlement_%' AND kind <> 'settlement_tick' AND finalized_at IS NULL)`) == 0
 }
 
@@ -194,7 +214,8 @@ func (w *world) requireSettled(ctx context.Context, t *testing.T) {
 	ends := strings.Join(w.ends, ", ")
 	require.Equal(t, fmt.Sprintf("loss: %[1]s; start: %[1]s; turnover: %[1]s", ends), w.text(ctx, t, `
 		SELECT string_agg(programme || ': ' || ends, '; ' ORDER BY programme)
-		FROM (SELECT programme, string_agg(run_kind || ' ' || outcome, ', ' ORDER BY run_id) AS ends FROM settlement_results GROUP BY programme) AS ended`))
+		FROM (SELECT programme, string_agg(run_kind || ' ' || outcome, ', ' ORDER BY run_id) AS ends
+			FROM settlement_results WHERE period = '`+period()+`' GROUP BY programme) AS ended`))
 	require.Equal(t, w.credits, w.amounts(ctx, t, "SELECT reference, amount FROM settlement_credits WHERE delivery = 'credited'"))
 	require.Equal(t, w.credits, w.amounts(ctx, t, "SELECT reference, amount FROM ledger_lines WHERE kind = 'credit' AND account = 'player'"))
 	require.Equal(t, w.wallets, w.amounts(ctx, t, "SELECT player, balance FROM wallet_balances"))
