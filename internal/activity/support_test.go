@@ -12,6 +12,7 @@ import (
 	"truegreen/internal/activity"
 	"truegreen/internal/dbtest"
 	"truegreen/internal/money"
+	"truegreen/internal/pgtx"
 	"truegreen/internal/wallet"
 )
 
@@ -82,12 +83,19 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-func stateOf(ctx context.Context, t testing.TB, db querier) map[string]string {
+// stateOf is the content of the tables, by name. Instants are written in UTC, whatever
+// the zone of the server.
+func stateOf(ctx context.Context, t testing.TB, db pgtx.Beginner) map[string]string {
 	t.Helper()
+	tx, err := db.Begin(ctx)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tx.Rollback(ctx)) }()
+	_, err = tx.Exec(ctx, "SET LOCAL TIME ZONE 'UTC'")
+	require.NoError(t, err)
 	state := make(map[string]string)
 	for table, query := range stateQueries() {
 		var content *string
-		err := db.QueryRow(ctx, `SELECT string_agg(row::text, E'\n' ORDER BY row::text) FROM (`+query+`) AS row`).Scan(&content)
+		err := tx.QueryRow(ctx, `SELECT string_agg(row::text, E'\n' ORDER BY row::text) FROM (`+query+`) AS row`).Scan(&content)
 		require.NoError(t, err, table)
 		state[table] = ""
 		if content != nil {
