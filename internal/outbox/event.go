@@ -49,6 +49,9 @@ type Outcome struct {
 	Class     Class
 	Duplicate bool  // the broker had it already, from an earlier attempt
 	Err       error // why not; nil if acknowledged
+	// Overtaken: an ambiguous event, and the broker acknowledged one of the same call
+	// that was sent after it, so that the silence is about this event.
+	Overtaken bool
 }
 
 // Publisher sends events to a broker. Its methods may be called concurrently, for

@@ -20,8 +20,8 @@ type settled struct {
 	failed       dbsqlc.OutboxDeliveryMarkFailedParams
 }
 
-// settle sorts outcomes into marks. An ambiguous event counts against itself
-// only if others of the batch were acknowledged: else the broker went silent.
+// settle sorts outcomes into marks. An ambiguous event counts against itself only if
+// it was overtaken: else the broker was slow, or went silent.
 func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 	var marks settled
 	for i, outcome := range outcomes {
@@ -33,7 +33,6 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 			}
 		}
 	}
-	someAcknowledged := len(marks.acknowledged.Ids) > 0
 	for i, outcome := range outcomes {
 		if outcome.Class == ClassNotSent {
 			if !slices.Contains(drain.closedKeys, events[i].Key) {
@@ -50,7 +49,7 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 			drain.closedKeys = append(drain.closedKeys, events[i].Key)
 		}
 		addFailures := int32(1)
-		if outcome.Class == ClassInfrastructure || (outcome.Class == ClassAmbiguous && !someAcknowledged) {
+		if outcome.Class == ClassInfrastructure || (outcome.Class == ClassAmbiguous && !outcome.Overtaken) {
 			addFailures = 0
 			drain.outage = outcome.Err
 		}

@@ -105,24 +105,29 @@ func TestRelay_Drain(t *testing.T) {
 		}
 	})
 
-	t.Run("CountsSilenceAmongAcknowledgementsAgainstTheEvent", func(t *testing.T) {
+	t.Run("CountsSilenceAgainstTheEventOnlyIfALaterOneWasAcknowledged", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
 		bundle := setup(ctx, t)
-		keys := bundle.neighbours(ctx, t, 2)
+		keys := bundle.neighbours(ctx, t, 4)
 		bundle.stage(ctx, t, keys...)
 		bundle.broker.judge = func(event outbox.Event) outbox.Class {
-			if event.Key == keys[1] {
-				return outbox.ClassAmbiguous
+			if event.Key == keys[0] || event.Key == keys[2] {
+				return outbox.ClassAcknowledged
 			}
-			return outbox.ClassAcknowledged
+			return outbox.ClassAmbiguous
 		}
 		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
-		require.Error(t, err)
+		require.ErrorContains(t, err, "2 events not delivered, 2 acknowledged")
+		require.ErrorIs(t, err, errAway, "the shard rests")
+		require.Equal(t, []string{keys[0] + "#1 published", keys[1] + "#1 delayed", keys[2] + "#1 published", keys[3] + "#1 pending"}, bundle.states(ctx, t))
 		rows := bundle.rows(ctx, t)
-		require.Equal(t, "published", rows[0].State)
-		require.Equal(t, "delayed", rows[1].State)
-		require.Equal(t, 1, rows[1].Failures)
+		require.Equal(t, 1, rows[1].Failures, "the broker went past it")
+		require.Zero(t, rows[3].Failures, "the broker may not have come to it")
+		require.Nil(t, rows[3].NotBefore)
+		require.Equal(t, 1, rows[3].Attempts)
+		require.Equal(t, "ambiguous", *rows[3].Class)
+		require.Empty(t, bundle.record.completed)
 	})
 
 	t.Run("YieldsAShardThatIsLeased", func(t *testing.T) {

@@ -45,6 +45,9 @@ func (broker *stubBroker) Publish(_ context.Context, events []outbox.Event) []ou
 		}
 		outcomes[i] = outbox.Outcome{Class: class}
 		if class == outbox.ClassAcknowledged {
+			for before := range outcomes[:i] {
+				outcomes[before].Overtaken = outcomes[before].Class == outbox.ClassAmbiguous
+			}
 			broker.sent = append(broker.sent, event)
 			outcomes[i].BrokerRef = fmt.Sprintf("STUB/%d", len(broker.sent))
 			continue

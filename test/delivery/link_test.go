@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
@@ -41,7 +42,9 @@ type link struct {
 	judge    func(passing) fate
 	listener net.Listener
 	mu       sync.Mutex
-	numSent  int // events that passed towards the broker
+	numBack  int              // answers to events that passed to the publisher
+	numSent  int              // events that passed towards the broker
+	pace     <-chan time.Time // each answer to an event takes one; nil for no limit
 	target   string
 }
 
@@ -79,6 +82,23 @@ func (l *link) decide(judge func(passing) fate) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.judge, l.numSent = judge, 0
+}
+
+// limit lets one answer to an event pass per interval, until the test ends.
+func (l *link) limit(t *testing.T, interval time.Duration) {
+	t.Helper()
+	ticker := time.NewTicker(interval)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pace = ticker.C
+	t.Cleanup(ticker.Stop)
+}
+
+// answered is how many answers to events passed to the publisher.
+func (l *link) answered() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.numBack
 }
 
 // hold keeps all answers to events back until the release that it returns.
@@ -146,10 +166,16 @@ func (l *link) passBack(fields []string, _ []byte) fate {
 	l.mu.Lock()
 	decided, isAnswer := l.fates[fields[1]]
 	delete(l.fates, fields[1])
-	gate := l.gate
+	gate, pace := l.gate, l.pace
+	if isAnswer && decided == arrives {
+		l.numBack++
+	}
 	l.mu.Unlock()
 	if isAnswer {
 		<-gate
+	}
+	if isAnswer && pace != nil {
+		<-pace
 	}
 	return decided
 }

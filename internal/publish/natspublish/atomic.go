@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
@@ -28,9 +29,10 @@ type chunk struct {
 	accepted  bool // the stream takes batches, as far as is known
 	committed bool // the last message has left
 	id        string
-	indexes   []int // into the events of the call
-	refused   error // the answer to the first message
-	sent      int   // how many messages have left
+	indexes   []int     // into the events of the call
+	refused   error     // the answer to the first message
+	sent      int       // how many messages have left
+	sentAt    time.Time // of the last of them
 	serial    int
 	stream    string // of JetStream
 }
@@ -89,6 +91,7 @@ func (c *call) fill(ctx context.Context) {
 			}
 		}
 		if current.sent == 1 && !current.accepted {
+			current.sentAt = time.Now()
 			return
 		}
 		what := ""
@@ -106,6 +109,7 @@ func (c *call) fill(ctx context.Context) {
 		}
 	}
 	current.committed = true
+	current.sentAt = time.Now()
 }
 
 // receiveOfBatch takes an answer to a message of a batch.
@@ -140,6 +144,7 @@ func (c *call) receiveOfBatch(kind string, serial int, msg *nats.Msg) {
 	}
 	c.chunk = nil
 	c.settleChunk(current, got.Sequence)
+	c.noteAcknowledged(current.indexes[0], current.sentAt)
 }
 
 // isStored reports that got says that the whole batch is stored, and nothing else.
@@ -204,12 +209,13 @@ func (c *call) release(indexes []int) {
 }
 
 // loseChunk settles the batch in flight, which gets no answer any more.
-func (c *call) loseChunk(outcome outbox.Outcome) {
+func (c *call) loseChunk(why error) {
 	given := c.chunk
 	if given == nil {
 		return
 	}
 	c.publisher.support.doubt(given.stream)
+	outcome := c.ambiguous(why, given.sentAt)
 	switch {
 	case given.committed:
 		for _, index := range given.indexes {

@@ -46,7 +46,7 @@ func TestPublisher_Publish_LostBatches(t *testing.T) {
 		mustPublish(ctx, t, publisher, many(300)...) // now batches are known to be taken
 		proxy.mute()
 		result := make(chan []outbox.Outcome, 1)
-		events := freshKeys(300)
+		events := chain(300)
 		go func() { result <- publish(ctx, publisher, events...) }()
 		require.Eventually(t, func() bool { return bundle.numMessages(ctx) == 600 }, ackTimeout, interval)
 		proxy.cut()

@@ -88,7 +88,11 @@ func publish(ctx context.Context, publisher *natspublish.Publisher, events ...ou
 
 // publishBriefly sends with the deadline that the relay would set.
 func publishBriefly(ctx context.Context, publisher *natspublish.Publisher, events ...outbox.Event) []outbox.Outcome {
-	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	return publishWithin(ctx, publisher, ackTimeout, events...)
+}
+
+func publishWithin(ctx context.Context, publisher *natspublish.Publisher, timeout time.Duration, events ...outbox.Event) []outbox.Outcome {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return publisher.Publish(ctx, events)
 }

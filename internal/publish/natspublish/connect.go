@@ -43,6 +43,7 @@ type Publisher struct {
 	logger     *slog.Logger
 	pace       pace
 	support    *support
+	window     *window
 }
 
 // Connect returns a publisher. It does not need the broker to be there: it goes
@@ -55,7 +56,7 @@ func Connect(logger *slog.Logger, config Config) (*Publisher, error) {
 	if config.AckTimeout <= 0 {
 		config.AckTimeout = defaultAckTimeout
 	}
-	publisher := &Publisher{ackTimeout: config.AckTimeout, inbox: newInbox(), logger: logger, support: newSupport()}
+	publisher := &Publisher{ackTimeout: config.AckTimeout, inbox: newInbox(), logger: logger, support: newSupport(), window: newWindow()}
 	looked := make(chan struct{}, 1)
 	conn, err := nats.Connect(config.URL, publisher.options(looked)...)
 	if err != nil {

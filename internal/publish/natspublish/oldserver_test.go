@@ -15,9 +15,10 @@ import (
 // oldServer answers as a server before 2.12 does, which knows no atomic batches:
 // it stores each message as it comes.
 type oldServer struct {
-	answer   string // what it says to everything; empty for the truth
-	batchAck string // what it says to the commit of a batch, which it throws away
-	strict   bool   // refuses settings that it does not know, rather than leave them out
+	answer   string          // what it says to everything; empty for the truth
+	batchAck string          // what it says to the commit of a batch, which it throws away
+	ignored  map[string]bool // keys of events that get no answer
+	strict   bool            // refuses settings that it does not know, rather than leave them out
 	url      string
 
 	byID     map[string]int
@@ -48,6 +49,9 @@ func (old *oldServer) store(msg *nats.Msg) {
 	old.mu.Lock()
 	defer old.mu.Unlock()
 	old.received++
+	if old.ignored[msg.Header.Get("ce-subject")] {
+		return
+	}
 	if old.answer != "" {
 		_ = msg.Respond([]byte(old.answer))
 		return

@@ -22,18 +22,22 @@ const (
 // call is one call of Publish. Its fields belong to the goroutine of the caller.
 type call struct {
 	*plan
-	answers   []answer // taken from box, and its spare room
-	box       *mailbox
-	chunk     *chunk // the batch in flight; nil for none
-	encoder   *encoder
-	events    []outbox.Event
-	inFlight  int // messages that went by themselves and have no answer
-	outcomes  []outbox.Outcome
-	publisher *Publisher
-	ready     []int     // may go by themselves, as soon as there is room
-	sendUntil time.Time // when nothing more is sent
-	serial    int       // of the last batch
-	waiting   []bool    // went by itself and has no answer
+	answers    []answer // taken from box, and its spare room
+	box        *mailbox
+	chunk      *chunk // the batch in flight; nil for none
+	encoder    *encoder
+	events     []outbox.Event
+	inFlight   int       // messages that went by themselves and have no answer
+	lastSentAt time.Time // of the acknowledged messages: when the last one was sent
+	numAnswers int       // to messages that went by themselves
+	outcomes   []outbox.Outcome
+	publisher  *Publisher
+	ready      []int         // may go by themselves, as soon as there is room
+	sendUntil  time.Time     // when nothing more is sent
+	sentAt     []time.Time   // when each message that went by itself was sent
+	serial     int           // of the last batch
+	timeout    time.Duration // for all of it
+	waiting    []bool        // went by itself and has no answer
 }
 
 // Publish sends events; see [outbox.Publisher]. Many events, or many of one key,
@@ -42,10 +46,10 @@ type call struct {
 // have. Where the broker refuses a batch its events go one at a time too, so that
 // each meets its own answer.
 //
-// In the second half of its time it sends nothing more, so that what it has sent
-// has the time to be answered: an event that is cut off in flight looks like one
-// that the broker does not take. Without a deadline the time is
-// [Config.AckTimeout].
+// How many go by themselves at once follows from how long answers take, so that a
+// slow broker can answer all of them. In the second half of its time a call sends
+// nothing more: what is cut off in flight must be sent again. Without a deadline the
+// time is [Config.AckTimeout].
 func (publisher *Publisher) Publish(ctx context.Context, events []outbox.Event) []outbox.Outcome {
 	now := time.Now()
 	deadline, ok := ctx.Deadline()
@@ -63,6 +67,8 @@ func (publisher *Publisher) Publish(ctx context.Context, events []outbox.Event) 
 		plan:      newPlan(events, publisher.maxBatchedBytes(), publisher.pace.prefersBatches),
 		publisher: publisher,
 		sendUntil: now.Add(deadline.Sub(now) / 2),
+		sentAt:    make([]time.Time, len(events)),
+		timeout:   deadline.Sub(now),
 		waiting:   make([]bool, len(events)),
 	}
 	defer c.box.close()
@@ -88,7 +94,7 @@ func (c *call) run(ctx context.Context) {
 	for {
 		c.sendReady(ctx)
 		c.sendChunk(ctx)
-		if len(c.ready) > 0 && c.inFlight < maxInFlight {
+		if len(c.ready) > 0 && c.hasRoom() {
 			continue // what a batch did not take
 		}
 		if c.inFlight == 0 && c.chunk == nil {
@@ -100,9 +106,23 @@ func (c *call) run(ctx context.Context) {
 		case <-ctx.Done():
 			// Answers may have come all the same.
 			c.receive()
+			c.noteSilence()
 			c.lose(errNoAnswer)
 			return
 		}
+	}
+}
+
+// noteSilence has the next calls send fewer at once where answers are missing.
+func (c *call) noteSilence() {
+	var sentAt time.Time
+	for index, waits := range c.waiting {
+		if waits && c.sentAt[index].After(sentAt) {
+			sentAt = c.sentAt[index]
+		}
+	}
+	if c.inFlight > 0 {
+		c.publisher.window.unanswered(sentAt, c.numAnswers == 0)
 	}
 }
 
@@ -111,9 +131,15 @@ func (c *call) isOver(ctx context.Context) bool {
 	return ctx.Err() != nil || time.Now().After(c.sendUntil)
 }
 
+// hasRoom reports that another message may wait for its answer.
+func (c *call) hasRoom() bool { return c.inFlight < c.publisher.window.limit() }
+
 // sendReady sends what may go by itself, as far as there is room.
 func (c *call) sendReady(ctx context.Context) {
-	for len(c.ready) > 0 && c.inFlight < maxInFlight {
+	for numSent := 1; len(c.ready) > 0 && c.hasRoom(); numSent++ {
+		if numSent%sendCheck == 0 {
+			c.receive() // an answer that waits for its reader would look like a slow one
+		}
 		index := c.ready[0]
 		c.ready = c.ready[1:]
 		if c.isOver(ctx) {
@@ -125,6 +151,7 @@ func (c *call) sendReady(ctx context.Context) {
 			c.outcomes[index] = c.publisher.sendFailure(err)
 			continue
 		}
+		c.sentAt[index] = time.Now()
 		c.waiting[index] = true
 		c.inFlight++
 	}
@@ -133,12 +160,23 @@ func (c *call) sendReady(ctx context.Context) {
 // receive takes the answers that came.
 func (c *call) receive() {
 	answers, lost := c.box.take(c.answers)
+	numOnes, slowest := 0, none
 	for _, one := range answers {
 		if kind, serial, ok := readBatchAnswer(one.what); ok {
 			c.receiveOfBatch(kind, serial, one.msg)
 		} else if index, err := strconv.Atoi(one.what); err == nil && index < len(c.events) {
+			if c.waiting[index] {
+				if numOnes++; slowest == none || c.sentAt[index].Before(c.sentAt[slowest]) {
+					slowest = index
+				}
+			}
 			c.receiveOne(index, one)
 		}
+	}
+	if slowest != none {
+		sentAt := c.sentAt[slowest]
+		c.publisher.window.answered(numOnes, sentAt, time.Since(sentAt), c.timeout)
+		c.numAnswers += numOnes
 	}
 	clear(answers)
 	c.answers = answers
@@ -159,6 +197,14 @@ func (c *call) receiveOne(index int, one answer) {
 		return
 	}
 	c.settle(index, acknowledged(got, stream))
+	c.noteAcknowledged(index, c.sentAt[index])
+}
+
+// noteAcknowledged remembers how far the broker has come.
+func (c *call) noteAcknowledged(index int, sentAt time.Time) {
+	if c.outcomes[index].Class == outbox.ClassAcknowledged && sentAt.After(c.lastSentAt) {
+		c.lastSentAt = sentAt
+	}
 }
 
 // settle notes an outcome, and lets the next event of the key go if this one
@@ -173,18 +219,25 @@ func (c *call) settle(index int, outcome outbox.Outcome) {
 	}
 }
 
-// lose settles what is in flight: it gets no answer any more.
+// lose settles what is in flight: it gets no answer any more. The broker answers in
+// the order of a connection, so it ignored what was sent before an event that it
+// acknowledged, and may not have come to what was sent after.
 func (c *call) lose(why error) {
 	why = c.publisher.explained(why)
-	outcome := outbox.Outcome{Class: outbox.ClassAmbiguous, Err: why}
 	for index, waits := range c.waiting {
 		if waits {
 			c.waiting[index] = false
-			c.outcomes[index] = outcome
+			c.outcomes[index] = c.ambiguous(why, c.sentAt[index])
 		}
 	}
 	c.inFlight = 0
-	c.loseChunk(outcome)
+	c.loseChunk(why)
+	// What follows goes over another connection.
+	c.lastSentAt = time.Time{}
+}
+
+func (c *call) ambiguous(why error, sentAt time.Time) outbox.Outcome {
+	return outbox.Outcome{Class: outbox.ClassAmbiguous, Err: why, Overtaken: sentAt.Before(c.lastSentAt)}
 }
 
 // whyNotSent says why an event was not even tried.

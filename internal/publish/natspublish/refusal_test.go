@@ -188,7 +188,8 @@ func TestPublisher_Publish_Silence(t *testing.T) {
 				require.Equal(t, map[outbox.Class]int{outbox.ClassAmbiguous: 1, outbox.ClassNotSent: 299}, got)
 				return
 			}
-			require.Equal(t, map[outbox.Class]int{outbox.ClassAmbiguous: 300}, got)
+			// By itself, and no more at once than a slow broker could answer.
+			require.Equal(t, map[outbox.Class]int{outbox.ClassAmbiguous: 64, outbox.ClassNotSent: 236}, got)
 		})
 
 		t.Run("OfAServerThatReadsNothingEndsTheCallAllTheSame/"+way, func(t *testing.T) {
