@@ -47,12 +47,12 @@ clean: ## Removes built files; keeps the data in .truegreen.
 # Built from source through the module proxy, since a newcomer may have neither.
 $(SQLC):
 	@mkdir -p bin
-	CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/.sqlc go install github.com/sqlc-dev/sqlc/cmd/sqlc@$(SQLC_VERSION)
+	CGO_ENABLED=0 GOBIN="$$(pwd)/bin/.sqlc" go install github.com/sqlc-dev/sqlc/cmd/sqlc@$(SQLC_VERSION)
 	@mv bin/.sqlc/sqlc $@ && rmdir bin/.sqlc
 
 $(GOLANGCI_LINT):
 	@mkdir -p bin
-	GOBIN=$(CURDIR)/bin/.lint go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	GOBIN="$$(pwd)/bin/.lint" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv bin/.lint/golangci-lint $@ && rmdir bin/.lint
 
 .PHONY: bench

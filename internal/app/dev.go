@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"truegreen/internal/cli"
@@ -121,9 +122,14 @@ func (actions *actions) stop(name string, stop func(context.Context) error) {
 func writeEnv(dataDir string, values [][2]string) error {
 	var text []byte
 	for _, value := range values {
-		text = fmt.Appendf(text, "export %s='%s'\n", value[0], value[1])
+		text = fmt.Appendf(text, "export %s=%s\n", value[0], shellQuote(value[1]))
 	}
 	return writeWhole(filepath.Join(dataDir, envFile), text)
+}
+
+// shellQuote is a text as one word of a shell's command line, whatever is in it.
+func shellQuote(text string) string {
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // writeWhole replaces a file, or leaves it as it was, and lets only its owner

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 // devTick is how often a development process judges itself: whoever plays with it
 // should not have to wait.
 const devTick = time.Second
+
+// plainPath matches paths that a shell takes as they are.
+var plainPath = regexp.MustCompile(`^[\w./-]+$`)
 
 // devStack is what runs on top of a development database and broker.
 type devStack struct {
@@ -81,6 +85,9 @@ func (stack *devStack) announce(url, token string) error {
 		return err
 	}
 	path := filepath.Join(stack.options.DataDir, envFile)
+	if !plainPath.MatchString(path) {
+		path = shellQuote(path)
+	}
 	stack.say("readiness   %s/readyz", url)
 	stack.say("broker      %s", stack.brokerURL)
 	stack.say("database    source %s && psql \"$DATABASE_URL\"", path)

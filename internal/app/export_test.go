@@ -9,3 +9,6 @@ import (
 func NewBrokerSource(publisher *natspublish.Publisher) reconcile.Source {
 	return brokerSource{publisher}
 }
+
+// WriteEnv stores variables for shells in a folder.
+var WriteEnv = writeEnv

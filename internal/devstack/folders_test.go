@@ -81,7 +81,7 @@ func TestStartPostgres_Folders(t *testing.T) {
 	t.Run("MayHaveAnyName", func(t *testing.T) {
 		t.Parallel()
 
-		dir := filepath.Join(makeDir(t), "with spaces", "and 'quotes'", "김치")
+		dir := filepath.Join(makeDir(t), "with spaces", `and 'quotes' "twice"`, "100% $HOME #1", "김치")
 		server, _ := start(t.Context(), t, devstack.PostgresConfig{DataDir: dir})
 		require.NoError(t, server.Stop(t.Context()))
 		start(t.Context(), t, devstack.PostgresConfig{DataDir: dir})
