@@ -1,13 +1,13 @@
 package app_test
 
 import (
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"truegreen/internal/app"
+	"truegreen/internal/childproc"
 )
 
 func TestWriteEnv(t *testing.T) {
@@ -20,7 +20,7 @@ func TestWriteEnv(t *testing.T) {
 		value := `postgres://a:it's"$HOME"` + "`id`" + `\#%20@h/d e`
 		require.NoError(t, app.WriteEnv(dir, [][2]string{{"FIRST", value}, {"SECOND", "2"}}))
 
-		command := exec.CommandContext(t.Context(), "/bin/sh", "-c", `. "$1"; printf '%s|%s' "$FIRST" "$SECOND"`, "sh", filepath.Join(dir, "env"))
+		command := childproc.Command(t.Context(), "/bin/sh", "-c", `. "$1"; printf '%s|%s' "$FIRST" "$SECOND"`, "sh", filepath.Join(dir, "env"))
 		output, err := command.CombinedOutput()
 		require.NoError(t, err, "%s", output)
 		require.Equal(t, value+"|2", string(output))

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/childproc"
 )
 
 const (
@@ -47,6 +48,7 @@ var places = map[string]place{
 	"internal/wallet":          {2, 2},
 	"internal/outbox":          {2, 1},
 	"internal/freshness":       {2, 0},
+	"internal/childproc":       {1, 0},
 	"internal/dbsqlc":          {1, 0},
 	"internal/pgtx":            {1, 0},
 	"internal/programme":       {1, 0},
@@ -163,7 +165,7 @@ func placeOf(name string) (place, bool) {
 // listPackages is go list ./..., also of a tree that does not compile.
 func listPackages(t *testing.T) []listed {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=ImportPath,Imports", "./...")
+	command := childproc.Command(t.Context(), "go", "list", "-e", "-json=ImportPath,Imports", "./...")
 	command.Dir = root
 	output, err := command.Output()
 	require.NoError(t, err)

@@ -3,13 +3,14 @@ package archtest_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/childproc"
 )
 
 // hostileFolder has in its name what make and shells treat as their own.
@@ -56,7 +57,7 @@ func TestMakefile(t *testing.T) {
 			require.NoError(t, os.Mkdir(stubs, 0o755))
 			require.NoError(t, os.WriteFile(filepath.Join(stubs, "go"), []byte(stubGo), 0o755))
 
-			command := exec.CommandContext(t.Context(), "make", target)
+			command := childproc.Command(t.Context(), "make", target)
 			command.Dir = folder
 			command.Env = []string{"HOME=" + top, fmt.Sprintf("PATH=%s:%s", stubs, os.Getenv("PATH"))}
 			output, err := command.CombinedOutput()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,7 @@ func rules() map[string]rule {
 		"CompletesJobsBehindTheFenceAlone": completesBehindFence,
 		"FilesAreShort":                    fileIsShort,
 		"MoneyIsWhole":                     moneyIsWhole,
+		"ProcessesEndWithTheirParent":      processEndsWithParent,
 		"TestsAreOutsideTheirPackage":      testIsOutside,
 		"TestsDoNotSleep":                  testDoesNotSleep,
 		"TestsRunInParallel":               testRunsInParallel,
@@ -74,6 +76,10 @@ func TestRules(t *testing.T) {
 		"MoneyIsWhole": {
 			bad:  parse(t, "internal/wallet/x.go", "package wallet\nvar amount float64"),
 			good: parse(t, "internal/devstack/sample/x.go", "package sample\nvar chance float64"),
+		},
+		"ProcessesEndWithTheirParent": {
+			bad:  parse(t, "test/e2e/x_test.go", "package e2e_test\nfunc f() { exec.CommandContext(ctx, name).Run() }"),
+			good: parse(t, "test/e2e/x_test.go", "package e2e_test\nfunc f() { childproc.Command(ctx, name).Run() }"),
 		},
 		"TestsAreOutsideTheirPackage": {
 			bad:  parse(t, "jobs/x_test.go", "package jobs"),
@@ -142,6 +148,29 @@ func moneyIsWhole(s source) []string {
 	return s.find("no floats: amounts and rates are whole numbers", func(node ast.Node) bool {
 		name, ok := node.(*ast.Ident)
 		return ok && (name.Name == "float32" || name.Name == "float64")
+	})
+}
+
+// processEndsWithParent: a child that outlives a test that was cut off holds what
+// it inherited, and may be stopped for good.
+func processEndsWithParent(s source) []string {
+	for _, folder := range []string{"bench/peers/", "internal/childproc/"} { // the first is a module of its own
+		if strings.HasPrefix(s.name, folder) {
+			return nil
+		}
+	}
+	starts := map[string][]string{
+		"exec":    {"Command", "CommandContext"},
+		"os":      {"StartProcess"},
+		"syscall": {"ForkExec", "StartProcess"},
+	}
+	return s.find("start programs through internal/childproc, so that they end with this process", func(node ast.Node) bool {
+		called, ok := node.(*ast.SelectorExpr)
+		if !ok {
+			return false
+		}
+		of, ok := called.X.(*ast.Ident)
+		return ok && slices.Contains(starts[of.Name], called.Sel.Name)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -78,7 +79,7 @@ func TestExecute_Import(t *testing.T) {
 		bundle := setup(t)
 		good, bad := writeFile(t, "good", "a\n"), writeFile(t, "bad", "bad\n")
 		require.Equal(t, cli.ExitFailed, bundle.run(t, "import", "--json", good, bad))
-		require.JSONEq(t, `{"files": [{"file": "`+good+`", "num_applied": 1, "num_lines": 1, "num_refused": 0, "num_unchanged": 0}]}`, bundle.out.String())
+		require.JSONEq(t, `{"files": [{"file": `+strconv.Quote(good)+`, "num_applied": 1, "num_lines": 1, "num_refused": 0, "num_unchanged": 0}]}`, bundle.out.String())
 		require.Contains(t, bundle.errOut.String(), "line 2")
 	})
 

@@ -2,7 +2,6 @@ package dbtest_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"truegreen/internal/childproc"
 	"truegreen/internal/dbtest"
 )
 
@@ -19,7 +19,7 @@ func runBinary(t *testing.T, tests string, environment ...string) (string, error
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	command := exec.CommandContext(t.Context(), self, "-test.run="+tests)
+	command := childproc.Command(t.Context(), self, "-test.run="+tests)
 	command.Env = append(os.Environ(), environment...)
 	output, err := command.CombinedOutput()
 	return string(output), err

@@ -10,6 +10,8 @@ import (
 	"os/user"
 	"strconv"
 	"syscall"
+
+	"truegreen/internal/childproc"
 )
 
 // account is the user that Postgres runs as. Postgres refuses to run as root,
@@ -124,7 +126,7 @@ func (a *account) canEnter(ctx context.Context, dir string) (bool, error) {
 }
 
 func (a *account) try(ctx context.Context, program, dir string) error {
-	command := exec.CommandContext(ctx, program)
+	command := childproc.Command(ctx, program)
 	command.Dir = dir
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential()}
 	if err := command.Run(); err != nil {

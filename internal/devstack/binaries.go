@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"truegreen/internal/childproc"
 )
 
 // Majors of Postgres: the oldest that the schema runs on, and the one fetched
@@ -90,7 +91,7 @@ func majorOf(ctx context.Context, dir string, who *account) (int, error) {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
 		return 0, fmt.Errorf("look for initdb: %w", err)
 	}
-	command := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "-V")
+	command := childproc.Command(ctx, filepath.Join(dir, "postgres"), "-V")
 	command.Dir = "/" // this process's own may be closed to the account
 	command.Env = childEnvironment()
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: who.credential()}
@@ -136,7 +137,7 @@ func installedDirs(ctx context.Context) []string {
 			add(dir)
 		}
 	}
-	if output, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
+	if output, err := childproc.Command(ctx, "pg_config", "--bindir").Output(); err == nil {
 		add(strings.TrimSpace(string(output)))
 	}
 	for _, pattern := range usualPlaces() {

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"truegreen/internal/childproc"
 )
 
 // outputGrace is how long output of a child that has ended is still read, in
@@ -40,71 +39,23 @@ type child struct {
 // startChild starts the command in a process group of its own, so that a Ctrl-C
 // meant for this process doesn't reach it, and arranges that it gets a SIGINT
 // when this process ends.
-func startChild(
-	ctx context.Context, command *exec.Cmd, who *account, log io.Writer, useWatchdog bool,
-) (*child, error) {
+func startChild(command *childproc.Cmd, who *account, log io.Writer, useWatchdog bool) (*child, error) {
 	output := &tailWriter{next: log}
+	command.DeathSignal = syscall.SIGINT
 	command.Stderr = output
 	command.Stdout = output
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: who.credential(), Setpgid: true}
+	command.UseWatchdog = useWatchdog
 	command.WaitDelay = outputGrace
-	if !useWatchdog {
-		setDeathSignal(command.SysProcAttr)
-	}
-
-	c := &child{done: make(chan struct{}), output: output}
-	started := make(chan error)
-	go func() {
-		// The death signal is tied to the thread that started the child, not to
-		// the process: this thread must live as long as the child does.
-		runtime.LockOSThread()
-		defer close(c.done)
-		err := command.Start()
-		started <- err
-		if err == nil {
-			c.err = command.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", command.Path, err)
 	}
-	c.process = command.Process
-
-	if useWatchdog {
-		if err := c.watch(ctx); err != nil {
-			c.stopSoon(ctx)
-			return nil, err
-		}
-	}
-	return c, nil
-}
-
-// watch starts a shell that sends the child a SIGINT when this process ends, for
-// systems that have no death signal. The shell notices by the end of a pipe
-// whose other side nobody but this process has open.
-func (c *child) watch(ctx context.Context) error {
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("make pipe for watchdog: %w", err)
-	}
-	defer func() { _ = reader.Close() }()
-
-	command := exec.CommandContext(context.WithoutCancel(ctx),
-		"/bin/sh", "-c", `read line; kill -INT "$1"`, "sh", strconv.Itoa(c.process.Pid))
-	command.Stdin = reader
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := command.Start(); err != nil {
-		_ = writer.Close()
-		return fmt.Errorf("start watchdog: %w", err)
-	}
+	c := &child{done: make(chan struct{}), output: output, process: command.Process}
 	go func() {
-		<-c.done
-		// Killed before the pipe closes: by then the pid may be somebody else's.
-		_ = command.Process.Kill()
-		_ = command.Wait()
-		_ = writer.Close()
+		defer close(c.done)
+		c.err = command.Wait()
 	}()
-	return nil
+	return c, nil
 }
 
 // exit says how the child ended, to be wrapped. It must have ended.
@@ -146,8 +97,8 @@ func (c *child) stop(ctx context.Context) (forced bool) {
 // runToEnd runs a command that ends by itself and returns its output. The
 // command is killed when the context that it was made with is done, and gets a
 // SIGINT when this process ends.
-func runToEnd(ctx context.Context, command *exec.Cmd, who *account) (string, error) {
-	c, err := startChild(ctx, command, who, io.Discard, false)
+func runToEnd(ctx context.Context, command *childproc.Cmd, who *account) (string, error) {
+	c, err := startChild(command, who, io.Discard, false)
 	if err != nil {
 		return "", err
 	}

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"truegreen/internal/childproc"
 )
 
 // superuser is the role that owns the cluster and its databases.
@@ -75,7 +76,7 @@ func (c *cluster) create(ctx context.Context, durable bool) error {
 	if !durable {
 		arguments = append(arguments, "--no-sync")
 	}
-	command := exec.CommandContext(ctx, c.binaries.path("initdb"), arguments...)
+	command := childproc.Command(ctx, c.binaries.path("initdb"), arguments...)
 	command.Dir = c.home
 	command.Env = childEnvironment()
 	output, err := runToEnd(ctx, command, c.who)
@@ -130,7 +131,7 @@ func (c *cluster) ensurePassword(ctx context.Context) error {
 // resetPassword sets the password without a server: a stand-alone backend asks
 // for none.
 func (c *cluster) resetPassword(ctx context.Context) error {
-	command := exec.CommandContext(ctx, c.binaries.path("postgres"), "--single", "-D", c.dataDir, "postgres")
+	command := childproc.Command(ctx, c.binaries.path("postgres"), "--single", "-D", c.dataDir, "postgres")
 	command.Dir = c.home
 	command.Env = childEnvironment()
 	command.Stdin = strings.NewReader(fmt.Sprintf("ALTER ROLE %s PASSWORD '%s';\n", superuser, c.password))

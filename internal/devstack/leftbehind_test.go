@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -13,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"truegreen/internal/childproc"
 	"truegreen/internal/devstack"
 )
 
@@ -93,7 +93,7 @@ func TestStartPostgres_WithAPIDFile(t *testing.T) {
 
 		dir, pidFile := setup(t)
 		// Of the same user, else Postgres itself sees that it can't be a server.
-		other := exec.Command("/bin/sh", "-c", "read line")
+		other := childproc.Command(context.Background(), "/bin/sh", "-c", "read line")
 		other.SysProcAttr = ownerAttributes(t, filepath.Dir(pidFile))
 		_, err := other.StdinPipe()
 		require.NoError(t, err)
@@ -113,7 +113,7 @@ func TestStartPostgres_WithAPIDFile(t *testing.T) {
 		t.Parallel()
 
 		dir, pidFile := setup(t)
-		zombie := exec.Command("/bin/sh", "-c", "exit 0")
+		zombie := childproc.Command(context.Background(), "/bin/sh", "-c", "exit 0")
 		zombie.SysProcAttr = ownerAttributes(t, filepath.Dir(pidFile))
 		require.NoError(t, zombie.Start())
 		require.Eventually(t, func() bool { return !devstack.IsRunning(zombie.Process.Pid) }, deadline, interval)
@@ -139,7 +139,7 @@ func TestStartPostgres_WithAPIDFile(t *testing.T) {
 		dataDir := filepath.Dir(pidFile)
 		port, err := devstack.FreePort()
 		require.NoError(t, err)
-		byHand := exec.Command(filepath.Join(devstack.InstalledDirs(ctx)[0], "postgres"), "-D", dataDir,
+		byHand := childproc.Command(context.Background(), filepath.Join(devstack.InstalledDirs(ctx)[0], "postgres"), "-D", dataDir,
 			"-c", "listen_addresses=127.0.0.1", "-c", fmt.Sprintf("port=%d", port), "-c", "unix_socket_directories=")
 		byHand.Dir = "/"
 		byHand.SysProcAttr = ownerAttributes(t, dataDir)

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"truegreen/internal/childproc"
 	"truegreen/internal/devstack"
 )
 
@@ -68,14 +69,14 @@ func runChild(order string) error {
 }
 
 // startChild runs the child program until it has a server.
-func startChild(t *testing.T, order childOrder) (*exec.Cmd, childReport) {
+func startChild(t *testing.T, order childOrder) (*childproc.Cmd, childReport) {
 	t.Helper()
 	text, err := json.Marshal(order)
 	require.NoError(t, err)
 	self, err := os.Executable()
 	require.NoError(t, err)
 
-	command := exec.Command(self)
+	command := childproc.Command(context.Background(), self)
 	command.Env = append(os.Environ(), childVariable+"="+string(text))
 	command.Stderr = os.Stderr
 	_, err = command.StdinPipe()
@@ -92,7 +93,7 @@ func startChild(t *testing.T, order childOrder) (*exec.Cmd, childReport) {
 }
 
 // kill ends the child program as a crash would.
-func kill(t *testing.T, command *exec.Cmd) {
+func kill(t *testing.T, command *childproc.Cmd) {
 	t.Helper()
 	require.NoError(t, command.Process.Kill())
 	var exit *exec.ExitError

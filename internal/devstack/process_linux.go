@@ -4,15 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 )
-
-// hasDeathSignal tells that the kernel signals a child whose parent ended.
-const hasDeathSignal = true
-
-func setDeathSignal(attributes *syscall.SysProcAttr) {
-	attributes.Pdeathsig = syscall.SIGINT
-}
 
 // commandLineOf returns the command line of a running process, its arguments
 // separated by spaces. Not found are pids of nobody and of zombies: processes

@@ -3,22 +3,18 @@
 package devstack
 
 import (
-	"os/exec"
+	"context"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"truegreen/internal/childproc"
 )
-
-// hasDeathSignal tells that the kernel signals a child whose parent ended.
-const hasDeathSignal = false
-
-func setDeathSignal(*syscall.SysProcAttr) {}
 
 // commandLineOf returns the command line of a running process, its arguments
 // separated by spaces. Not found are pids of nobody and of zombies: processes
 // that have ended, though their parent has not asked how.
 func commandLineOf(pid int) (line string, found bool) {
-	output, err := exec.Command("ps", "-ww", "-o", "state=,command=", "-p", strconv.Itoa(pid)).Output()
+	output, err := childproc.Command(context.Background(), "ps", "-ww", "-o", "state=,command=", "-p", strconv.Itoa(pid)).Output()
 	if err != nil {
 		return "", false
 	}

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"truegreen/internal/childproc"
 )
 
 // Limits of starting a server.
@@ -47,9 +48,6 @@ func (c PostgresConfig) withDefaults() (PostgresConfig, error) {
 		c.fetch = func(context.Context, int) (string, error) {
 			return "", errors.New("nothing is fetched when the folder of the programs is given")
 		}
-	}
-	if !hasDeathSignal {
-		c.watchdog = true
 	}
 	return c, nil
 }
@@ -164,7 +162,7 @@ func (c *cluster) run(ctx context.Context, config PostgresConfig, log io.Writer)
 		return nil, 0, err
 	}
 	for attempt := 1; ; attempt++ {
-		running, err := startChild(ctx, c.command(ctx, config, port), c.who, log, config.watchdog)
+		running, err := startChild(c.command(ctx, config, port), c.who, log, config.watchdog)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -195,7 +193,7 @@ func (c *cluster) run(ctx context.Context, config PostgresConfig, log io.Writer)
 	}
 }
 
-func (c *cluster) command(ctx context.Context, config PostgresConfig, port int) *exec.Cmd {
+func (c *cluster) command(ctx context.Context, config PostgresConfig, port int) *childproc.Cmd {
 	arguments := []string{
 		"-D", c.dataDir,
 		"-c", "cluster_name=" + clusterName,
@@ -212,7 +210,7 @@ func (c *cluster) command(ctx context.Context, config PostgresConfig, port int) 
 		arguments = append(arguments, "-c", name+"="+config.Settings[name])
 	}
 	// The server outlives the context of its start.
-	command := exec.CommandContext(context.WithoutCancel(ctx), c.binaries.path("postgres"), arguments...)
+	command := childproc.Command(context.WithoutCancel(ctx), c.binaries.path("postgres"), arguments...)
 	command.Dir = c.home
 	command.Env = childEnvironment()
 	return command

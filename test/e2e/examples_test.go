@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"truegreen/internal/childproc"
 	"truegreen/internal/dbtest"
 )
 
@@ -59,7 +60,7 @@ func (e example) run(ctx context.Context, t *testing.T, url string, more ...stri
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "{url}", url)
 	}
-	command := exec.CommandContext(ctx, e.command, append(args, more...)...)
+	command := childproc.Command(ctx, e.command, append(args, more...)...)
 	command.Dir = filepath.Join(examplesDir, e.dir)
 	command.Env = append(os.Environ(), "DATABASE_URL="+url)
 	out, err := command.CombinedOutput()

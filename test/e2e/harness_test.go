@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"truegreen/internal/childproc"
 	"truegreen/internal/dbtest"
 	"truegreen/internal/devstack"
 )
@@ -39,7 +39,7 @@ var binary = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals 
 		return "", fmt.Errorf("make folder: %w", err)
 	}
 	path := filepath.Join(dir, "truegreen")
-	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", path, "truegreen/cmd/server").CombinedOutput()
+	out, err := childproc.Command(context.Background(), "go", "build", "-o", path, "truegreen/cmd/server").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build truegreen: %w\n%s", err, out)
 	}
@@ -148,7 +148,7 @@ func (s *stack) run(ctx context.Context, t *testing.T, stdin string, args ...str
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	command := exec.CommandContext(ctx, path, args...)
+	command := childproc.Command(ctx, path, args...)
 	command.Dir = t.TempDir()
 	command.Env = s.environment()
 	command.Stdin = strings.NewReader(stdin)
@@ -158,7 +158,7 @@ func (s *stack) run(ctx context.Context, t *testing.T, stdin string, args ...str
 
 // process is a running truegreen.
 type process struct {
-	command *exec.Cmd
+	command *childproc.Cmd
 	exited  chan struct{}
 	logs    *logBuffer
 	url     string
@@ -170,7 +170,7 @@ func (s *stack) start(t *testing.T, environment []string, args ...string) *proce
 	path, err := binary()
 	require.NoError(t, err)
 	p := &process{
-		command: exec.CommandContext(context.Background(), path, args...),
+		command: childproc.Command(context.Background(), path, args...),
 		exited:  make(chan struct{}),
 		logs:    &logBuffer{},
 	}

@@ -3,6 +3,7 @@ package settle_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,11 +16,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/childproc"
 )
 
 // process is a child as its parent sees it.
 type process struct {
-	command *exec.Cmd
+	command *childproc.Cmd
 	err     error // of its end; set once exited is closed
 	exited  chan struct{}
 	order   order
@@ -45,7 +48,7 @@ func (w *world) start(t *testing.T, o order) *process {
 	require.NoError(t, err)
 
 	p := &process{
-		command: exec.Command(self), //nolint:noctx // it ends with its standard input
+		command: childproc.Command(context.Background(), self),
 		exited:  make(chan struct{}),
 		order:   o,
 		output:  &lockedBuffer{},
