@@ -53,6 +53,11 @@ func TestMakefile(t *testing.T) {
 			folder := filepath.Join(top, hostileFolder)
 			require.NoError(t, os.MkdirAll(filepath.Join(folder, "bench", "peers"), 0o755))
 			require.NoError(t, os.WriteFile(filepath.Join(folder, "Makefile"), text, 0o600))
+			for _, script := range regexp.MustCompile(`(?m)^\t(test/\S+)`).FindAllSubmatch(text, -1) {
+				path := filepath.Join(folder, string(script[1]))
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+				require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755))
+			}
 			stubs := filepath.Join(top, "stubs")
 			require.NoError(t, os.Mkdir(stubs, 0o755))
 			require.NoError(t, os.WriteFile(filepath.Join(stubs, "go"), []byte(stubGo), 0o755))
