@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -177,12 +178,14 @@ func checkStatus(status Status) string {
 	return "must be active, frozen, closed, or self_excluded"
 }
 
-// checkText refuses what the database or a broker's header would refuse. Line
-// and paragraph separators count as control characters, as they do there.
+// checkText refuses what the database does not store or a broker's header does not
+// carry as it is. Line and paragraph separators count as control characters, as they do
+// there. A space at either end would be removed on the way, so that consumers read one
+// text where we have two.
 func checkText(text string, maxLength int) string {
 	plain := len(text) <= maxLength
 	for i := 0; plain && i < len(text); i++ {
-		plain = text[i] >= ' ' && text[i] < 0x7f
+		plain = text[i] > ' ' && text[i] < 0x7f
 	}
 	if plain && text != "" {
 		return ""
@@ -203,8 +206,19 @@ func checkText(text string, maxLength int) string {
 	}):
 		return "must not contain control characters"
 	}
-	return ""
+	switch trimmed := strings.TrimFunc(text, isSpace); trimmed {
+	case text:
+		return ""
+	case "":
+		return "must not consist of spaces"
+	default:
+		return "must not begin or end with a space, which the broker does not carry: it is " + strconv.Quote(text) + ", import it as " + strconv.Quote(trimmed)
+	}
 }
+
+// isSpace reports what some client of a broker removes. Some count the byte order mark
+// as a space.
+func isSpace(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' }
 
 func checkTime(at time.Time) string {
 	switch {

@@ -84,6 +84,7 @@ func (b *broker) mend(ctx context.Context, t *testing.T, stream outbox.Stream) {
 // message is what the broker holds of an event.
 type message struct {
 	eventID string
+	header  nats.Header
 	key     string
 	keySeq  int64
 	ref     string // as broker_ref has it
@@ -114,6 +115,7 @@ func (b *broker) messages(ctx context.Context, t *testing.T, stream outbox.Strea
 		require.Equal(t, header.Get("Nats-Msg-Id"), header.Get("ce-id"))
 		messages = append(messages, message{
 			eventID: header.Get("ce-id"),
+			header:  header,
 			key:     header.Get("ce-subject"),
 			keySeq:  keySeq,
 			kind:    header.Get("ce-type"),

@@ -62,6 +62,42 @@ func TestLimits_WhatAnAppendLetsInTheBrokerTakes(t *testing.T) {
 	}
 }
 
+// TestLimits_WhatAnAppendLetsInArrivesAsItWas appends texts with characters that a
+// header may lose. Each is either refused or arrives as it was: two keys of which
+// consumers make one are one event that they drop.
+func TestLimits_WhatAnAppendLetsInArrivesAsItWas(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	bundle := setup(ctx, t, patient())
+	stream := bundle.streams[1]
+
+	appended := make(map[string]outbox.Message)
+	numRefused := 0
+	for _, odd := range " \t\n\r\v\u007f\u0085\u00a0\u1680\u2003\u2028\u3000\ufeffé한💚%\"\\:;" {
+		for _, text := range []string{string(odd) + "ab", "a" + string(odd) + "b", "ab" + string(odd)} {
+			message := outbox.Message{Headers: map[string]string{"note": text}, Key: text, Payload: json.RawMessage(`{}`), Type: "odd.v1"}
+			id, err := bundle.append(ctx, stream, message)
+			if err != nil {
+				require.ErrorContains(t, err, "append to outbox stream "+stream.Name+": key")
+				message.Key = "k"
+				_, err = bundle.append(ctx, stream, message)
+				require.ErrorContains(t, err, "append to outbox stream "+stream.Name+": header note")
+				numRefused++
+				continue
+			}
+			appended[id.String()] = message
+		}
+	}
+	require.GreaterOrEqual(t, len(appended), 30)
+	require.Greater(t, numRefused, 30)
+	bundle.start(ctx, t)
+	bundle.requireDelivered(ctx, t, stream)
+	for _, got := range bundle.broker.messages(ctx, t, stream) {
+		require.Equal(t, appended[got.eventID].Key, got.key)
+		require.Equal(t, appended[got.eventID].Headers["note"], got.header.Get("note"))
+	}
+}
+
 func (bundle *testBundle) append(ctx context.Context, stream outbox.Stream, message outbox.Message) (id uuid.UUID, err error) {
 	err = pgtx.Do(ctx, bundle.db.Pool, func(tx pgx.Tx) error {
 		id, err = outbox.Append(ctx, tx, stream.Name, message)
