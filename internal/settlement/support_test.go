@@ -57,6 +57,19 @@ const week = "2026-W45"
 func weekStart() time.Time { return time.Date(2026, 11, 1, 15, 0, 0, 0, time.UTC) }
 func weekEnd() time.Time   { return weekStart().AddDate(0, 0, 7) }
 
+// lastMonday is when the last week that is over began in Seoul, for what depends on
+// how long ago a week has ended.
+func lastMonday() time.Time {
+	today := time.Now().In(time.FixedZone("KST", 9*60*60))
+	sinceMonday := (int(today.Weekday()) + 6) % 7
+	return time.Date(today.Year(), today.Month(), today.Day()-sinceMonday-7, 0, 0, 0, 0, today.Location())
+}
+
+// weeklySince is the weekly programme, effective from a Monday.
+func weeklySince(monday time.Time) string {
+	return strings.Replace(weekly, "2026-11-02", monday.Format(time.DateOnly), 1)
+}
+
 // noBroker stands in for a broker that no test here sends to.
 type noBroker struct{}
 

@@ -63,11 +63,9 @@ func TestRunner_Tick(t *testing.T) {
 
 		ctx := t.Context()
 		bundle := setup(ctx, t, defaultConfig())
-		// A week is over since some days, and due a month after its end.
-		seoul := time.FixedZone("KST", 9*60*60)
-		begun := time.Now().In(seoul).AddDate(0, 0, -14)
-		monday := begun.AddDate(0, 0, (8-int(begun.Weekday()))%7)
-		bundle.programme(ctx, t, strings.Replace(weekly, "2026-11-02", monday.Format(time.DateOnly), 1)+"    grace: 744h\n")
+		// The last week is due a month after its end.
+		monday := lastMonday()
+		bundle.programme(ctx, t, weeklySince(monday)+"    grace: 744h\n")
 		bundle.work(ctx, t)
 		require.Equal(t, rivertype.JobStateCompleted, bundle.tick(ctx, t).State)
 		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_run"))

@@ -133,7 +133,7 @@ func TestWatchdog_Look_Periods(t *testing.T) {
 		require.InDelta(t, 3*time.Minute, alarm.Age, float64(time.Minute), "other terms do not begin it anew")
 		require.Equal(t, "due by version 2, and no tick has given it a run", alarm.Detail)
 
-		bundle.approvedAgo(ctx, t, "90 days")
+		bundle.approvedAgo(ctx, t, "100 years")
 		require.True(t, bundle.requireAlarm(ctx, t, settlement.AlarmPeriodWithoutRun).Since.Equal(weekEnd()), "when it was due")
 		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_period"), "who looks adds nothing")
 
@@ -161,8 +161,9 @@ func TestWatchdog_Look_Periods(t *testing.T) {
 
 		ctx := t.Context()
 		bundle := setup(ctx, t, defaultConfig())
-		grace := time.Since(weekEnd()).Round(time.Minute) + 30*time.Minute
-		bundle.programme(ctx, t, weekly+"    grace: "+grace.String()+"\n")
+		monday := lastMonday()
+		grace := time.Since(monday.AddDate(0, 0, 7)).Round(time.Minute) + 30*time.Minute
+		bundle.programme(ctx, t, weeklySince(monday)+"    grace: "+grace.String()+"\n")
 		bundle.approvedAgo(ctx, t, "90 days")
 		bundle.requireCalm(ctx, t)
 
@@ -177,10 +178,11 @@ func TestWatchdog_Look_Periods(t *testing.T) {
 
 		ctx := t.Context()
 		bundle := setup(ctx, t, defaultConfig())
-		grace := time.Since(weekEnd()).Round(time.Minute) + 30*time.Minute
-		bundle.programme(ctx, t, weekly+"    grace: "+grace.String()+"\n")
+		monday := lastMonday()
+		grace := time.Since(monday.AddDate(0, 0, 7)).Round(time.Minute) + 30*time.Minute
+		bundle.programme(ctx, t, weeklySince(monday)+"    grace: "+grace.String()+"\n")
 		bundle.approvedAgo(ctx, t, "90 days")
-		bundle.programme(ctx, t, weekly) // due for weeks, since just now
+		bundle.programme(ctx, t, weeklySince(monday)) // overdue, but only since just now
 		bundle.requireCalm(ctx, t)
 	})
 

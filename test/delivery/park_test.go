@@ -288,8 +288,10 @@ func (bundle *testBundle) testRowError(ctx context.Context, t *testing.T, stream
 		})
 		return failed
 	}
+	// Its backoff may be over before this test sees it.
+	waiting := []string{"delayed", "pending"}
 	first := fail(1, "0")
-	require.Equal(t, "delayed", first.State)
+	require.Contains(t, waiting, first.State)
 	require.Equal(t, "ambiguous", first.LastErrorClass)
 	delay := first.NotBefore.Sub(*first.LastAttemptAt)
 	require.Positive(t, delay)
@@ -298,8 +300,8 @@ func (bundle *testBundle) testRowError(ctx context.Context, t *testing.T, stream
 	require.Contains(t, failed.Errors[0], "2 events not delivered, ")
 	require.False(t, first.NotBefore.After(failed.ScheduledAt))
 
-	require.Equal(t, "delayed", fail(2, "2 h").State, "an hour is over, but it has not failed three times")
-	require.Equal(t, "delayed", fail(3, "0").State, "it has failed three times, but no hour is over")
+	require.Contains(t, waiting, fail(2, "2 h").State, "an hour is over, but it has not failed three times")
+	require.Contains(t, waiting, fail(3, "0").State, "it has failed three times, but no hour is over")
 	require.Empty(t, bundle.parked(ctx, t, stream))
 	row := fail(4, "2 h")
 	require.Equal(t, "parked", row.State)
