@@ -9,16 +9,15 @@ package migrations
 
 import (
 	"context"
-	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"truegreen/internal/pgconnect"
 )
 
 //go:embed *.sql
@@ -135,33 +134,25 @@ func (f riverFiles) Glob(pattern string) ([]string, error) {
 }
 
 func withProvider(ctx context.Context, databaseURL string, source fs.FS, work func(*goose.Provider) error) error {
-	config, err := pgx.ParseConfig(databaseURL)
+	database, err := pgconnect.Parse(databaseURL)
 	if err != nil {
 		return fmt.Errorf("read database URL: %w", err)
+	}
+	// Also, goose's lock would retry for minutes on a database that cannot be reached.
+	if err := database.Check(ctx); err != nil {
+		return fmt.Errorf("reach database: %w", err)
 	}
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {
 		return fmt.Errorf("make migration lock: %w", err)
 	}
-	db := stdlib.OpenDB(*config)
+	db := database.DB(pgconnect.Options{Name: "truegreen migrate"})
 	defer func() { _ = db.Close() }()
 
-	if err := pingOnce(ctx, db); err != nil {
-		return err
-	}
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, source,
 		goose.WithSessionLocker(locker), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
 	return work(provider)
-}
-
-// pingOnce keeps goose's lock from retrying for minutes on a database that is
-// not there.
-func pingOnce(ctx context.Context, db *sql.DB) error {
-	if err := db.PingContext(ctx); err != nil {
-		return fmt.Errorf("reach database: %w", err)
-	}
-	return nil
 }

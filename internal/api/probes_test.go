@@ -12,6 +12,7 @@ import (
 
 	"truegreen/internal/api"
 	"truegreen/internal/freshness"
+	"truegreen/internal/pgconnect"
 )
 
 // monitor gives the answers of the test's choice.
@@ -101,9 +102,9 @@ func TestNewServer(t *testing.T) {
 	// A real monitor that never ran answers too.
 	process, err := freshness.NewProcess(freshness.ProcessConfig{})
 	require.NoError(t, err)
-	idle, err := freshness.NewMonitor(process, freshness.MonitorConfig{
-		DatabaseURL: "postgres://127.0.0.1:1/none", SchemaVersion: 1, WorkerID: "w1",
-	})
+	nowhere, err := pgconnect.Parse("postgres://127.0.0.1:1/none")
+	require.NoError(t, err)
+	idle, err := freshness.NewMonitor(process, freshness.MonitorConfig{Database: nowhere, SchemaVersion: 1, WorkerID: "w1"})
 	require.NoError(t, err)
 	server := api.NewServer("127.0.0.1:0", api.NewProbes(idle), slog.New(slog.DiscardHandler))
 	require.NotZero(t, server.ReadHeaderTimeout)

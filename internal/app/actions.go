@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,14 +23,9 @@ import (
 	"truegreen/migrations"
 )
 
-const (
-	// connectTimeout bounds how long a command waits for a database at its start.
-	connectTimeout = 10 * time.Second
-
-	// healthcheckTimeout bounds how long a process may take to answer: probes
-	// answer from memory.
-	healthcheckTimeout = 5 * time.Second
-)
+// healthcheckTimeout bounds how long a process may take to answer: probes answer
+// from memory.
+const healthcheckTimeout = 5 * time.Second
 
 // BrokerProvision creates or updates the broker's streams.
 func (actions *actions) BrokerProvision(ctx context.Context) ([]cli.BrokerStream, error) {
@@ -172,56 +166,9 @@ func (actions *actions) Worker(ctx context.Context) error {
 
 // open connects to the database, or says why it cannot.
 func (actions *actions) open(ctx context.Context) (*pgxpool.Pool, error) {
-	return openPool(ctx, actions.config.DatabaseURL.Reveal(), 0, "truegreen")
-}
-
-// openPool connects to a database and makes sure that it answers. maxConns is the
-// pool's bound, 0 for the URL's own.
-func openPool(ctx context.Context, databaseURL string, maxConns int32, name string) (*pgxpool.Pool, error) {
-	return openTunedPool(ctx, databaseURL, maxConns, name, nil)
-}
-
-// openTunedPool is openPool with settings of the planner that the URL does not give.
-func openTunedPool(ctx context.Context, databaseURL string, maxConns int32, name string, tuned map[string]string) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(databaseURL)
+	database, err := openDatabase(ctx, actions.config.DatabaseURL.Reveal())
 	if err != nil {
-		return nil, errors.New("read DATABASE_URL: it cannot be parsed; it looks like postgres://user:password@host:5432/database")
+		return nil, err
 	}
-	if maxConns > 0 {
-		config.MaxConns = maxConns
-	}
-	for setting, value := range tuned {
-		if config.ConnConfig.RuntimeParams[setting] == "" {
-			config.ConnConfig.RuntimeParams[setting] = value
-		}
-	}
-	if config.ConnConfig.RuntimeParams["application_name"] == "" {
-		config.ConnConfig.RuntimeParams["application_name"] = name
-	}
-	// A plan that is kept from when a table was empty joins a thousand rows by a
-	// thousand scans once it is full. Our statements do much work each, so that
-	// planning each anew costs next to nothing.
-	if config.ConnConfig.RuntimeParams["plan_cache_mode"] == "" {
-		config.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
-	}
-	// A process that freezes within a transaction must not keep others from its rows
-	// for longer than it would keep a lease. Ours never wait within one.
-	if config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] == "" {
-		config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "5s"
-	}
-	// Compiling a plan that runs for milliseconds takes longer than it saves.
-	if config.ConnConfig.RuntimeParams["jit"] == "" {
-		config.ConnConfig.RuntimeParams["jit"] = "off"
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("reach the database of DATABASE_URL: %w", err)
-	}
-	return pool, nil
+	return openPool(ctx, database, 0, "truegreen", nil)
 }

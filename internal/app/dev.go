@@ -95,7 +95,11 @@ func (actions *actions) Dev(ctx context.Context, options cli.DevOptions) error {
 
 // provisionDev makes the broker's streams.
 func (actions *actions) provisionDev(ctx context.Context, databaseURL, brokerURL string) error {
-	pool, err := openPool(ctx, databaseURL, 2, "truegreen")
+	database, err := openDatabase(ctx, databaseURL)
+	if err != nil {
+		return err
+	}
+	pool, err := openPool(ctx, database, 2, "truegreen", nil)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,11 @@ func newPlayground(stack *devStack) *playground {
 // run imports a data set, unless that was done before or the database has players
 // from elsewhere, and plays live traffic until ctx is done.
 func (playground *playground) run(ctx context.Context) error {
-	pool, err := openPool(ctx, playground.stack.databaseURL, 4, "truegreen sample")
+	database, err := openDatabase(ctx, playground.stack.databaseURL)
+	if err != nil {
+		return err
+	}
+	pool, err := openPool(ctx, database, 4, "truegreen sample", nil)
 	if err != nil {
 		return err
 	}

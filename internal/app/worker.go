@@ -21,6 +21,7 @@ import (
 	"truegreen/internal/appconfig"
 	"truegreen/internal/freshness"
 	"truegreen/internal/outbox"
+	"truegreen/internal/pgconnect"
 	"truegreen/internal/pgtx"
 	"truegreen/internal/publish/natspublish"
 	"truegreen/internal/settlement"
@@ -52,6 +53,7 @@ type worker struct {
 	logger  *slog.Logger
 	options workerOptions
 
+	database  *pgconnect.Database
 	listener  net.Listener
 	pool      *pgxpool.Pool // of the services
 	drainPool *pgxpool.Pool // of the outbox's relay and sweeps
@@ -83,23 +85,19 @@ func (worker *worker) assemble(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen on TRUEGREEN_LISTEN: %w: give another address, or port 0 for a free one", err)
 	}
-	if worker.pool, err = openPool(ctx, worker.options.databaseURL, 12, "truegreen"); err != nil {
+	if worker.database, err = openDatabase(ctx, worker.options.databaseURL); err != nil {
+		return err
+	}
+	if worker.pool, err = openPool(ctx, worker.database, 12, "truegreen", nil); err != nil {
 		return err
 	}
 	if err := checkSchema(ctx, worker.pool); err != nil {
 		return err
 	}
-	// Of millions of rows it touches a few, by their ids: for that no plan is good that
-	// reads a whole table or all of an index, however small the table looks when the
-	// plan is made, and the same plan is good each time.
-	worker.drainPool, err = openTunedPool(ctx, worker.options.databaseURL, 14, "truegreen outbox",
-		map[string]string{
-			"enable_hashjoin": "off", "enable_mergejoin": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan",
-		})
-	if err != nil {
+	if worker.drainPool, err = openPool(ctx, worker.database, 14, "truegreen outbox", drainDefaults); err != nil {
 		return err
 	}
-	if worker.riverPool, err = openPool(ctx, worker.options.databaseURL, 12, "truegreen river"); err != nil {
+	if worker.riverPool, err = openPool(ctx, worker.database, 12, "truegreen river", nil); err != nil {
 		return err
 	}
 	streams, err := outbox.Streams(ctx, worker.pool)
@@ -208,7 +206,7 @@ func (worker *worker) watch() error {
 		return err
 	}
 	worker.monitor, err = freshness.NewMonitor(worker.process, freshness.MonitorConfig{
-		DatabaseURL:   worker.options.databaseURL,
+		Database:      worker.database,
 		Logger:        worker.logger,
 		Pools:         map[string]freshness.PoolStat{"outbox": worker.drainPool, "river": worker.riverPool, "services": worker.pool},
 		SchemaVersion: latest,

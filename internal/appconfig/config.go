@@ -180,6 +180,8 @@ func (setting Setting) read(config *Config, text string, given bool, groups []st
 		return fmt.Sprintf("%s is required: set it, or give --%s", setting.Name, setting.Flag)
 	case !given || (text != "" && setting.set(config, text)):
 		return ""
+	case setting.why != nil && setting.why(text) != "":
+		return fmt.Sprintf("%s: %s", setting.Name, setting.why(text))
 	case setting.Secret && text != "":
 		return fmt.Sprintf("%s must be %s (the value is not shown, since it may hold a secret)", setting.Name, setting.Bound)
 	default:

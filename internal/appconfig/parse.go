@@ -1,6 +1,7 @@
 package appconfig
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -9,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"truegreen/internal/pgconnect"
 )
 
 // duration completes setting, of the workers' group, for a duration of least to
@@ -52,12 +53,21 @@ func count(setting Setting, least, most int, field func(*Config) *int) Setting {
 	return setting
 }
 
-// parseDatabaseURL takes what the driver takes, key=value pairs included. What
-// the driver says of the rest is dropped, since it may quote the password.
+// parseDatabaseURL takes what connections are opened with, key=value pairs
+// included.
 func parseDatabaseURL(field *Secret, text string) bool {
 	*field = Secret(text)
-	_, err := pgx.ParseConfig(text)
+	_, err := pgconnect.Parse(text)
 	return err == nil
+}
+
+// whyNotDatabaseURL names the option that is wrong, "" if all is.
+func whyNotDatabaseURL(text string) string {
+	_, err := pgconnect.Parse(text)
+	if err == nil || errors.Is(err, pgconnect.ErrSyntax) {
+		return ""
+	}
+	return err.Error()
 }
 
 func parseBrokerURL(field *Secret, text string) bool {

@@ -44,6 +44,10 @@ type Setting struct {
 
 	// set parses text into config, and is false where the bound is not met.
 	set func(config *Config, text string) bool
+
+	// why says what is wrong with a text that set refuses, without showing a secret;
+	// "" where the bound says it all. May be nil.
+	why func(text string) string
 }
 
 // Settings lists every setting, in the order in which they are documented and
@@ -76,7 +80,7 @@ func connectionSettings() []Setting {
 	return []Setting{
 		{
 			Bound:      "a URL such as postgres://user:password@host:5432/database, special characters of the password percent-encoded",
-			Doc:        "The Postgres database.",
+			Doc:        "The Postgres database. [database.md](database.md) says which options a URL may have.",
 			Flag:       "database-url",
 			Groups:     []string{GroupDatabase, GroupDev},
 			Name:       "DATABASE_URL",
@@ -84,6 +88,7 @@ func connectionSettings() []Setting {
 			Secret:     true,
 			Value:      "url",
 			set:        func(config *Config, text string) bool { return parseDatabaseURL(&config.DatabaseURL, text) },
+			why:        whyNotDatabaseURL,
 		},
 		{
 			Bound:      "one or more URLs such as nats://host:4222 or tls://user:password@host:4222, joined by commas",

@@ -50,6 +50,7 @@ var places = map[string]place{
 	"internal/freshness":       {2, 0},
 	"internal/childproc":       {1, 0},
 	"internal/dbsqlc":          {1, 0},
+	"internal/pgconnect":       {1, 0},
 	"internal/pgtx":            {1, 0},
 	"internal/programme":       {1, 0},
 	"internal/telemetry":       {1, 0},
@@ -57,7 +58,7 @@ var places = map[string]place{
 	"internal/money":           {0, 0},
 	"internal/timewindow":      {0, 0},
 	"jobs":                     {0, 0},
-	"migrations":               {0, 0},
+	"migrations":               {1, 1},
 }
 
 // testSupport may import everything, and is imported by tests alone.

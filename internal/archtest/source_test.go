@@ -34,6 +34,7 @@ type rule func(source) []string
 func rules() map[string]rule {
 	return map[string]rule{
 		"CompletesJobsBehindTheFenceAlone": completesBehindFence,
+		"ConnectsInOneWay":                 connectsInOneWay,
 		"FilesAreShort":                    fileIsShort,
 		"MoneyIsWhole":                     moneyIsWhole,
 		"ProcessesEndWithTheirParent":      processEndsWithParent,
@@ -68,6 +69,10 @@ func TestRules(t *testing.T) {
 		"CompletesJobsBehindTheFenceAlone": {
 			bad:  parse(t, "workers/outbox.go", "package workers\nfunc f() { river.JobCompleteTx[D](ctx, tx, job) }"),
 			good: parse(t, "internal/freshness/complete.go", "package freshness\nfunc f() { river.JobCompleteTx[D](ctx, tx, job) }"),
+		},
+		"ConnectsInOneWay": {
+			bad:  parse(t, "internal/app/x.go", "package app\nfunc f() { pgxpool.NewWithConfig(ctx, config) }"),
+			good: parse(t, "internal/pgconnect/x.go", "package pgconnect\nfunc f() { pgxpool.NewWithConfig(ctx, config) }"),
 		},
 		"FilesAreShort": {
 			bad:  parse(t, "jobs/x.go", "package jobs"+strings.Repeat("\n", maxFileLines+1)),
@@ -123,6 +128,29 @@ func completesBehindFence(s source) []string {
 	return s.find("JobCompleteTx is for internal/freshness alone: complete through its closure", func(node ast.Node) bool {
 		name, ok := node.(*ast.Ident)
 		return ok && name.Name == "JobCompleteTx"
+	})
+}
+
+// connectsInOneWay: a second parser of the URL, or a connection whose settings are
+// the server's, works until somebody gives an option or changes a default.
+func connectsInOneWay(s source) []string {
+	if s.isTest() || filepath.Dir(s.name) == "internal/pgconnect" || strings.HasPrefix(s.name, "examples/") {
+		return nil
+	}
+	opens := map[string][]string{
+		"pgconn":  {"Connect", "ConnectConfig", "ParseConfig"},
+		"pgx":     {"Connect", "ConnectConfig", "ParseConfig"},
+		"pgxpool": {"New", "NewWithConfig", "ParseConfig"},
+		"sql":     {"Open", "OpenDB"},
+		"stdlib":  {"GetConnector", "OpenDB", "OpenDBFromPool"},
+	}
+	return s.find("internal/pgconnect opens connections to Postgres", func(node ast.Node) bool {
+		called, ok := node.(*ast.SelectorExpr)
+		if !ok {
+			return false
+		}
+		of, ok := called.X.(*ast.Ident)
+		return ok && slices.Contains(opens[of.Name], called.Sel.Name)
 	})
 }
 

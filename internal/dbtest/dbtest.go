@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"truegreen/internal/devstack"
+	"truegreen/internal/pgconnect"
 )
 
 // Limits of what one test gets, and of cleaning up after it.
@@ -147,13 +148,11 @@ func newDatabase(ctx context.Context, t testing.TB, server *server, migrated boo
 }
 
 func newPool(ctx context.Context, databaseURL string, size int32) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(databaseURL)
+	database, err := pgconnect.Parse(databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("read database URL: %w", err)
 	}
-	config.MaxConns = size
-	// The pool outlives the context that it was made with.
-	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
+	pool, err := database.Pool(ctx, pgconnect.Options{MaxConns: size, Name: "truegreen test"})
 	if err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+
+	"truegreen/internal/pgconnect"
 )
 
 // MainDatabase is the database that every private server has.
@@ -125,7 +127,11 @@ func (p *Postgres) URL(database string) string {
 
 // EnsureDatabase makes a database unless the server has it.
 func (p *Postgres) EnsureDatabase(ctx context.Context, name string) error {
-	conn, err := pgx.Connect(ctx, p.URL("postgres"))
+	database, err := pgconnect.Parse(p.URL("postgres"))
+	if err != nil {
+		return fmt.Errorf("connect to private Postgres: %w", err)
+	}
+	conn, err := database.Connect(ctx, pgconnect.Options{Name: "truegreen"})
 	if err != nil {
 		return fmt.Errorf("connect to private Postgres: %w", err)
 	}

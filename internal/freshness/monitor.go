@@ -57,15 +57,11 @@ func NewMonitor(process *Process, config MonitorConfig) (*Monitor, error) {
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("configure monitor: %w", err)
 	}
-	prober, err := newProber(config, process.QueueNames())
-	if err != nil {
-		return nil, fmt.Errorf("configure monitor: %w", err)
-	}
 	return &Monitor{
 		config:    config,
 		limits:    LimitsOf(config.Tick, config.FetchPoll),
 		process:   process,
-		prober:    prober,
+		prober:    newProber(config, process.QueueNames()),
 		startedAt: time.Now(),
 	}, nil
 }

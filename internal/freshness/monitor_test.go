@@ -14,6 +14,7 @@ import (
 
 	"truegreen/internal/dbtest"
 	"truegreen/internal/freshness"
+	"truegreen/internal/pgconnect"
 	"truegreen/migrations"
 )
 
@@ -50,7 +51,7 @@ func setupMonitorOf(
 	latest, err := migrations.Latest()
 	require.NoError(t, err)
 	config := freshness.MonitorConfig{
-		DatabaseURL:   db.URL,
+		Database:      parseDatabase(t, db.URL),
 		SchemaVersion: latest,
 		Tick:          100 * time.Millisecond,
 		Version:       "v1",
@@ -74,6 +75,13 @@ func setupMonitorOf(
 	}
 	t.Cleanup(bundle.stop)
 	return bundle
+}
+
+func parseDatabase(t *testing.T, url string) *pgconnect.Database {
+	t.Helper()
+	database, err := pgconnect.Parse(url)
+	require.NoError(t, err)
+	return database
 }
 
 // fetching plays River, which fetches from the queue all the time.
@@ -239,7 +247,9 @@ func TestMonitor_Database(t *testing.T) {
 		ctx := t.Context()
 		var between *proxy
 		bundle := setupMonitor(ctx, t, func(bundle *monitorBundle, config *freshness.MonitorConfig) {
-			between, config.DatabaseURL = newProxy(t, bundle.db.URL)
+			var through string
+			between, through = newProxy(t, bundle.db.URL)
+			config.Database = parseDatabase(t, through)
 		})
 		fetching(ctx, bundle)
 		bundle.ready(t)
@@ -343,7 +353,7 @@ func TestMonitor_Database(t *testing.T) {
 
 		ctx := t.Context()
 		bundle := setupMonitor(ctx, t, func(_ *monitorBundle, config *freshness.MonitorConfig) {
-			config.DatabaseURL = dbtest.Empty(ctx, t).URL
+			config.Database = parseDatabase(t, dbtest.Empty(ctx, t).URL)
 		})
 		fetching(ctx, bundle)
 		answer := bundle.unready(t, freshness.CodeSchemaMismatch)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"truegreen/internal/pgconnect"
 )
 
 // PoolStat tells how busy a connection pool is.
@@ -16,8 +18,8 @@ type PoolStat interface {
 
 // MonitorConfig are the settings of a [Monitor].
 type MonitorConfig struct {
-	// DatabaseURL leads to the database. Required.
-	DatabaseURL string
+	// Database is where the probe opens a connection of its own. Required.
+	Database *pgconnect.Database
 
 	// FetchPoll is River's FetchPollInterval. Defaults to 1 s.
 	FetchPoll time.Duration
@@ -78,8 +80,8 @@ func setDefault(field *time.Duration, value time.Duration) {
 // validate says which fields are out of bounds, all of them.
 func (config MonitorConfig) validate() error {
 	errs := []error{checkWorkerID(config.WorkerID)}
-	if config.DatabaseURL == "" {
-		errs = append(errs, errors.New("DatabaseURL is required"))
+	if config.Database == nil {
+		errs = append(errs, errors.New("Database is required"))
 	}
 	if config.SchemaVersion < 1 {
 		errs = append(errs, fmt.Errorf("SchemaVersion must be above 0, got %d", config.SchemaVersion))

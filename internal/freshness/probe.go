@@ -8,19 +8,19 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
+	"truegreen/internal/pgconnect"
 	"truegreen/migrations"
 )
 
 // prober asks the database, on one connection of its own. Used by one goroutine
 // at a time.
 type prober struct {
-	begunAt    time.Time // this worker's start by the database's clock
-	config     MonitorConfig
-	conn       *pgx.Conn
-	connConfig *pgx.ConnConfig
-	pausedBy   map[string]string // loop → who, as last read
-	queues     []string
-	retiredAt  time.Time // by the monotonic clock
+	begunAt   time.Time // this worker's start by the database's clock
+	config    MonitorConfig
+	conn      *pgx.Conn
+	pausedBy  map[string]string // loop → who, as last read
+	queues    []string
+	retiredAt time.Time // by the monotonic clock
 }
 
 // probeResult is what one probe found.
@@ -38,15 +38,21 @@ type probeResult struct {
 }
 
 // newProber returns a prober that has not connected yet.
-func newProber(config MonitorConfig, queues []string) (*prober, error) {
-	connConfig, err := pgx.ParseConfig(config.DatabaseURL)
+func newProber(config MonitorConfig, queues []string) *prober {
+	return &prober{config: config, queues: queues}
+}
+
+// connect opens a connection, whose statements have less time than others'.
+func (prober *prober) connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := prober.config.Database.Connect(ctx, pgconnect.Options{
+		Defaults: map[string]string{"jit": "off"},
+		Fixed:    map[string]string{"statement_timeout": fmt.Sprint(prober.config.StatementTimeout.Milliseconds())},
+		Name:     "truegreen monitor " + prober.config.WorkerID,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read database URL: %w", err)
+		return nil, fmt.Errorf("connect: %w", err)
 	}
-	connConfig.RuntimeParams["application_name"] = "truegreen monitor " + config.WorkerID
-	connConfig.RuntimeParams["jit"] = "off"
-	connConfig.RuntimeParams["statement_timeout"] = fmt.Sprint(config.StatementTimeout.Milliseconds())
-	return &prober{config: config, connConfig: connConfig, queues: queues}, nil
+	return conn, nil
 }
 
 // probe asks whether the server takes writes, whether its schema fits, and how
@@ -68,9 +74,9 @@ func (prober *prober) probe(ctx context.Context) probeResult {
 
 func (prober *prober) ask(ctx context.Context, result *probeResult) error {
 	if prober.conn == nil || prober.conn.IsClosed() {
-		conn, err := pgx.ConnectConfig(ctx, prober.connConfig.Copy())
+		conn, err := prober.connect(ctx)
 		if err != nil {
-			return fmt.Errorf("connect: %w", err)
+			return err
 		}
 		prober.conn = conn
 	}
@@ -103,7 +109,7 @@ func askServer(ctx context.Context, conn *pgx.Conn) (now time.Time, readOnly boo
 // newConnectionWrites says whether a connection made now leads to a server that
 // takes writes.
 func (prober *prober) newConnectionWrites(ctx context.Context) bool {
-	conn, err := pgx.ConnectConfig(ctx, prober.connConfig.Copy())
+	conn, err := prober.connect(ctx)
 	if err != nil {
 		return false
 	}

@@ -1,0 +1,115 @@
+package pgconnect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	// checkTimeout bounds [Database.Check], connecting included.
+	checkTimeout = 10 * time.Second
+
+	// numCheckRounds is how often it is looked whether two connections keep their
+	// servers to themselves. A pooler that is otherwise idle shows in the first; the
+	// others are for one that has much to do.
+	numCheckRounds = 8
+)
+
+// ErrPooling is a pooler that keeps no session for a connection.
+var ErrPooling = errors.New("a connection pooler gives each transaction another server connection (pool_mode transaction or statement), " +
+	"and Truegreen needs its own session for each: set pool_mode to session, or connect to Postgres itself")
+
+// Check connects and refuses a database that the product cannot work on: one that
+// cannot be reached within 10 s, that a connection pooler shares by transaction
+// (ErrPooling), or that [Database.Connect] refuses. It changes nothing, also not in
+// the sessions of a pooler that it refuses.
+func (database *Database) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if err := database.checkSessions(ctx); err != nil {
+		return err
+	}
+	conn, err := database.Connect(ctx, Options{Name: "truegreen"})
+	if err != nil {
+		return err
+	}
+	_ = conn.Close(ctx)
+	return nil
+}
+
+// checkSessions looks by whom two connections are served, in turn: a connection of
+// its own session has one server process as long as it lasts, which no other
+// connection has.
+func (database *Database) checkSessions(ctx context.Context) error {
+	first, err := database.connectBare(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = first.Close(ctx) }()
+	firstPID, err := askPID(ctx, first, "COMMIT")
+	if err != nil {
+		return err
+	}
+	second, err := database.connectBare(ctx)
+	if err != nil {
+		return fmt.Errorf("open a second connection: %w", err)
+	}
+	defer func() { _ = second.Close(ctx) }()
+
+	var secondPID string
+	for range numCheckRounds {
+		pid, err := askPID(ctx, second, "") // and keep the server busy
+		if err != nil {
+			return fmt.Errorf("open a second connection: %w", err)
+		}
+		if pid == firstPID || (secondPID != "" && pid != secondPID) {
+			return ErrPooling
+		}
+		secondPID = pid
+		if pid, err = askPID(ctx, first, "COMMIT"); err != nil {
+			return err
+		}
+		if pid != firstPID {
+			return ErrPooling
+		}
+		if err := exec(ctx, second, "COMMIT"); err != nil {
+			return fmt.Errorf("end transaction: %w", err)
+		}
+	}
+	return nil
+}
+
+// connectBare opens a connection that no setting was asked for.
+func (database *Database) connectBare(ctx context.Context) (*pgconn.PgConn, error) {
+	config := database.connConfig(Options{Name: "truegreen"})
+	config.AfterConnect = nil
+	return pgconn.ConnectConfig(ctx, &config.Config) //nolint:wrapcheck // it says what it did
+}
+
+// askPID asks in a transaction of its own which process serves it. What it sets
+// ends with the transaction.
+func askPID(ctx context.Context, conn *pgconn.PgConn, end string) (string, error) {
+	results, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED;"+
+		"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;"+
+		"SELECT pg_backend_pid();"+end).ReadAll()
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == pgbouncerRefusal {
+		return "", ErrPooling // of statements
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask for the server process: %w", err)
+	}
+	for _, result := range results {
+		if len(result.Rows) == 1 {
+			return string(result.Rows[0][0]), nil
+		}
+	}
+	return "", fmt.Errorf("ask for the server process: %w", errNotTaken)
+}
+
+// pgbouncerRefusal is PgBouncer's own code, for a transaction in statement pooling
+// among others.
+const pgbouncerRefusal = "08P01"

@@ -1,0 +1,108 @@
+package pgconnect_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"truegreen/internal/dbtest"
+	"truegreen/internal/pgconnect"
+)
+
+// parse reads the URL of a test's database with further options.
+func parse(t *testing.T, url string, options ...string) *pgconnect.Database {
+	t.Helper()
+	for _, option := range options {
+		separator := "?"
+		if strings.Contains(url, "?") {
+			separator = "&"
+		}
+		url += separator + option
+	}
+	database, err := pgconnect.Parse(url)
+	require.NoError(t, err)
+	return database
+}
+
+// show asks for a setting on a connection of each kind.
+func show(ctx context.Context, t *testing.T, database *pgconnect.Database, options pgconnect.Options, setting string) []string {
+	t.Helper()
+	query := fmt.Sprintf("SELECT current_setting('%s')", setting)
+	shown := make([]string, 3)
+
+	conn, err := database.Connect(ctx, options)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close(ctx)) }()
+	require.NoError(t, conn.QueryRow(ctx, query).Scan(&shown[0]))
+
+	pool, err := database.Pool(ctx, options)
+	require.NoError(t, err)
+	defer pool.Close()
+	require.NoError(t, pool.QueryRow(ctx, query).Scan(&shown[1]))
+
+	db := database.DB(options)
+	defer func() { require.NoError(t, db.Close()) }()
+	require.NoError(t, db.QueryRowContext(ctx, query).Scan(&shown[2]))
+	return shown
+}
+
+func TestDatabase_Connect(t *testing.T) {
+	t.Parallel()
+
+	t.Run("EveryWayKnowsTheSameOptions", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		url := dbtest.Server(ctx, t)
+		database := parse(t, url, "pool_max_conns=10", "pool_min_conns=1", "statement_cache_capacity=9", "lock_timeout=7s",
+			"options=-c%20search_path%3Dours%20--work-mem%3D11MB", "application_name=mine", "truegreen.own=1")
+		options := pgconnect.Options{
+			Defaults: map[string]string{"jit": "off", "lock_timeout": "1s"}, Fixed: map[string]string{"statement_timeout": "3s"}, Name: "theirs",
+		}
+		for setting, want := range map[string]string{
+			"application_name": "mine", "jit": "off", "lock_timeout": "7s", "search_path": "ours", "statement_timeout": "3s",
+			"truegreen.own": "1", "work_mem": "11MB",
+		} {
+			require.Equal(t, []string{want, want, want}, show(ctx, t, database, options, setting), setting)
+		}
+	})
+
+	t.Run("AnUnknownSettingIsRefusedByName", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		database := parse(t, dbtest.Server(ctx, t), "pool_max_con=10")
+		require.ErrorContains(t, database.Check(ctx), `unrecognized configuration parameter "pool_max_con"`)
+	})
+
+	t.Run("ThePoolIsNoLargerThanTheURLSays", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		url := dbtest.Server(ctx, t)
+		for _, tc := range []struct {
+			own  int32
+			url  string
+			want int32
+		}{{12, "pool_max_conns=5", 5}, {12, "pool_max_conns=50", 12}, {12, "jit=off", 12}, {0, "pool_max_conns=50", 50}} {
+			pool, err := parse(t, url, tc.url, "pool_min_conns=0").Pool(ctx, pgconnect.Options{MaxConns: tc.own})
+			require.NoError(t, err)
+			require.Equal(t, tc.want, pool.Config().MaxConns, "%+v", tc)
+			pool.Close()
+		}
+	})
+}
+
+func TestDatabase_Check(t *testing.T) {
+	t.Parallel()
+
+	ctx := t.Context()
+	require.NoError(t, parse(t, dbtest.Server(ctx, t)).Check(ctx))
+
+	err := parse(t, "postgres://nobody:hush@127.0.0.1:1/nothing").Check(ctx)
+	require.ErrorContains(t, err, "127.0.0.1:1")
+	require.NotContains(t, err.Error(), "hush")
+}
