@@ -1,6 +1,7 @@
 package settlement_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -60,6 +61,31 @@ func TestRunner_Work_Bisects(t *testing.T) {
 		require.Equal(t, []string{"discarded"}, bundle.awaitJobs(ctx, t))
 		require.Equal(t, 4, bundle.count(ctx, t, "SELECT count(*) FROM settlement_item WHERE delivery = 'credited'"), "what was paid stays paid")
 		require.Equal(t, 4, bundle.count(ctx, t, "SELECT count(*) FROM settlement_item WHERE delivery = 'pending'"), "what comes after it is not tried")
+		bundle.requireTrueBooks(ctx, t)
+	})
+
+	t.Run("AFullDiskIsNoItemsFault", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		bundle := setup(ctx, t, defaultConfig())
+		bundle.programme(ctx, t, strings.Replace(weekly, "max_attempts: 3", "max_attempts: 20", 1))
+		for n := range 5 {
+			bundle.loser(ctx, t, numbered(n), 1000)
+		}
+		bundle.watermark(ctx, t, weekEnd())
+		bundle.exec(ctx, t, `CREATE FUNCTION fill_disk() RETURNS trigger LANGUAGE plpgsql AS
+			'BEGIN RAISE EXCEPTION ''could not extend file'' USING ERRCODE = ''53100''; END'`)
+		bundle.exec(ctx, t, "CREATE TRIGGER fill_disk BEFORE UPDATE ON wallet FOR EACH ROW EXECUTE FUNCTION fill_disk()")
+		bundle.work(ctx, t)
+		runID := bundle.plan(ctx, t)
+		require.Eventually(t, func() bool {
+			return bundle.count(ctx, t, "SELECT count(*) FROM job_failures WHERE error LIKE '%credit a chunk: ERROR: could not extend file%'") > 0
+		}, patience, poll)
+		bundle.exec(ctx, t, "DROP TRIGGER fill_disk ON wallet")
+		result := bundle.await(ctx, t, runID, "done", "aborted")
+		require.Equal(t, "all_delivered", result.Outcome)
+		require.Zero(t, bundle.count(ctx, t, "SELECT count(*) FROM settlement_attempt WHERE result = 'failed'"))
 		bundle.requireTrueBooks(ctx, t)
 	})
 

@@ -184,7 +184,9 @@ func isCountsDiffer(err error) bool {
 }
 
 // classify says what kind of failure ended a chunk's transaction; it is false
-// for one that ends the pass, such as a lost connection, and for none.
+// for one that ends the pass, and for none. No item is to blame for a server that is
+// read-only, out of disk, memory or connections, or about to stop, nor for a statement
+// that an operator cancelled.
 func classify(err error) (refusal, bool) {
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) || isBookedBefore(err) || isCountsDiffer(err) {
@@ -198,8 +200,11 @@ func classify(err error) (refusal, bool) {
 		failed = refusal{class: classTransient, code: "deadlock"}
 	case "55P03":
 		failed = refusal{class: classTransient, code: "wallet_locked"}
-	case "25006", "57014", "57P01", "57P02", "57P03":
-		// The server stops, is read-only, or somebody cancelled the statement.
+	case "25006":
+		return refusal{}, false
+	}
+	switch pgErr.Code[:min(2, len(pgErr.Code))] {
+	case "08", "53", "57", "58":
 		return refusal{}, false
 	}
 	return failed, true

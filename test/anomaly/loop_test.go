@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -83,7 +84,9 @@ type undisturbed struct {
 func loop(t *testing.T, op *operation, done family) {
 	ctx := t.Context()
 	plain := &undisturbed{world: newWorld(ctx, t, op)}
-	t.Run("undisturbed", func(t *testing.T) { plain.learn(t, op) })
+	t.Run("undisturbed", func(t *testing.T) { //nolint:paralleltest // what follows needs what it learns
+		plain.learn(t, op)
+	})
 	if t.Failed() {
 		return
 	}
@@ -92,7 +95,7 @@ func loop(t *testing.T, op *operation, done family) {
 		if fault.SQLState != "" {
 			name += "_" + fault.SQLState
 		}
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) { //nolint:paralleltest // they share a database
 			ctx := t.Context()
 			disturb(ctx, t, op, plain, newTrial(ctx, t, plain.world.give(ctx, t), fault))
 		})
@@ -259,10 +262,11 @@ func exec(ctx context.Context, t *testing.T, db *dbtest.DB, query string, args .
 
 // loopAll disturbs operations that are similar, one after the other.
 func loopAll(t *testing.T, operations []*operation) {
-	t.Parallel()
 	done := make(family)
 	for _, op := range operations {
-		t.Run(op.name, func(t *testing.T) { loop(t, op, done) })
+		t.Run(op.name, func(t *testing.T) { //nolint:paralleltest // each leaves out what the one before has borne
+			loop(t, op, done)
+		})
 	}
 }
 
@@ -273,3 +277,5 @@ func outcomeOf(err error) outcome {
 	}
 	return outcome{}
 }
+
+func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -2,7 +2,6 @@ package anomaly_test
 
 import (
 	"context"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -139,7 +138,7 @@ func sweeping() *operation {
 		covers: []string{"outbox sweep"},
 		name:   "sweep",
 		run: func(ctx context.Context, t *testing.T, trial *trial) outcome {
-			sweeper := outbox.NewSweeper(throughProxy(ctx, t, trial), slog.New(slog.DiscardHandler), outbox.SweeperConfig{})
+			sweeper := outbox.NewSweeper(throughProxy(ctx, t, trial), silent(), outbox.SweeperConfig{})
 			return outcomeOf(sweeper.Sweep(ctx))
 		},
 		setup: func(ctx context.Context, t *testing.T, db *dbtest.DB) {
@@ -182,5 +181,7 @@ func maintaining() *operation {
 	return op
 }
 
-//nolint:paralleltest // loopAll runs it beside others
-func TestOutbox(t *testing.T) { loopAll(t, outboxOperations()) }
+func TestOutbox(t *testing.T) {
+	t.Parallel()
+	loopAll(t, outboxOperations())
+}

@@ -57,6 +57,7 @@ func newWorld(ctx context.Context, t *testing.T, op *operation) *world {
 	t.Helper()
 	w := &world{copies: op.changesTables, db: dbtest.Database(ctx, t)}
 	op.setup(ctx, t, w.db)
+	exec(ctx, t, w.db, "DELETE FROM loop_progress")
 	if !w.copies {
 		exec(ctx, t, w.db, saveAll)
 	}
