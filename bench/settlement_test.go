@@ -97,6 +97,8 @@ func (silentBroker) Publish(_ context.Context, events []outbox.Event) []outbox.O
 	return make([]outbox.Outcome, len(events))
 }
 
+func (silentBroker) Prove(context.Context, outbox.Stream) error { return nil }
+
 func (p *payday) exec(ctx context.Context, b *testing.B, statements string) {
 	b.Helper()
 	for statement := range strings.SplitSeq(statements, ";\n") {

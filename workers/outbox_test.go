@@ -40,6 +40,8 @@ func (broker *switchBroker) Publish(_ context.Context, events []outbox.Event) []
 	return outcomes
 }
 
+func (broker *switchBroker) Prove(context.Context, outbox.Stream) error { return nil }
+
 type testBundle struct {
 	broker *switchBroker
 	client *river.Client[pgx.Tx]

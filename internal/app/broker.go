@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"truegreen/internal/appconfig"
+	"truegreen/internal/freshness"
 	"truegreen/internal/outbox"
 	"truegreen/internal/publish/natspublish"
 )
@@ -22,19 +23,26 @@ const maxEventBytes = 512 << 10
 const brokerTimeout = 5 * time.Second
 
 func connectBroker(logger *slog.Logger, config *appconfig.Config, url string) (*natspublish.Publisher, error) {
-	publisher, err := natspublish.Connect(logger, natspublish.Config{AckTimeout: config.Outbox.AckTimeout, URL: url})
+	publisher, err := natspublish.Connect(logger, natspublish.Config{
+		AckTimeout: config.Outbox.AckTimeout, MinDuplicates: minDuplicates(config), URL: url,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("TRUEGREEN_BROKER: %w", err)
 	}
 	return publisher, nil
 }
 
-// streamSpec is what the broker's stream must be like: it must know an event for
-// longer than any retry of an unanswered one may take.
+// minDuplicates is what a broker's duplicate window must be longer than: any retry of an
+// unanswered event.
+func minDuplicates(config *appconfig.Config) time.Duration {
+	return config.Outbox.Lease + outbox.Config{}.WithDefaults().MaxRetryDelay
+}
+
+// streamSpec is what the broker's stream must be like.
 func streamSpec(config *appconfig.Config, stream outbox.Stream, maxBytes int) natspublish.StreamSpec {
 	return natspublish.StreamSpec{
 		MaxEventBytes: maxBytes,
-		MinDuplicates: config.Outbox.Lease + outbox.Config{}.WithDefaults().MaxRetryDelay,
+		MinDuplicates: minDuplicates(config),
 		Stream:        stream.Name,
 	}
 }
@@ -91,4 +99,16 @@ func checkBroker(ctx context.Context, logger *slog.Logger, publisher *natspublis
 		return fmt.Errorf("check broker: %w", errors.Join(wrong...))
 	}
 	return nil
+}
+
+// brokerWatch shows readiness what the relay knows of the broker for the streams that
+// this process works.
+type brokerWatch struct {
+	prover  *outbox.Prover
+	streams []outbox.Stream
+}
+
+// Evidence is [freshness.BrokerWatch].
+func (watch brokerWatch) Evidence() []freshness.BrokerEvidence {
+	return watch.prover.Evidence(watch.streams)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"truegreen/internal/cli"
@@ -107,6 +108,8 @@ func (report *statusReporter) addLoops(loops []freshness.LoopStatus, alarms []se
 			Verdict:             string(loop.Verdict),
 		})
 		switch {
+		case loop.Verdict == freshness.VerdictFailing && loop.Required:
+			report.raise(cli.LevelBad, "loop %s is %s: %s", loop.Loop, loop.Verdict, deref(loop.LastError))
 		case loop.Verdict.Red() && loop.Required:
 			report.raise(cli.LevelBad, "loop %s is %s", loop.Loop, loop.Verdict)
 		case isExplained(loop, alarms):
@@ -175,8 +178,11 @@ func (report *statusReporter) addWorkers(workers []freshness.WorkerStatus) {
 			continue
 		}
 		ready := worker.ReadyAt != nil && !worker.ReadyAt.Before(worker.SeenAt) && worker.SeenAge < workerSilentAfter
-		if ready {
+		switch {
+		case ready:
 			numReady++
+		case worker.SeenAge < workerSilentAfter && !slices.Equal(worker.Reasons, []string{string(freshness.CodeStarting)}):
+			report.raise(cli.LevelDegraded, "worker %s is not ready: %s", worker.WorkerID, strings.Join(worker.Reasons, ", "))
 		}
 		report.Workers = append(report.Workers, cli.WorkerStatus{
 			ID: worker.WorkerID, Queues: worker.Queues, Ready: ready, Reasons: worker.Reasons, SeenAge: worker.SeenAge, Version: worker.Version,

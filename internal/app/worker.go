@@ -53,6 +53,7 @@ type worker struct {
 	logger  *slog.Logger
 	options workerOptions
 
+	broker    brokerWatch
 	database  *pgconnect.Database
 	listener  net.Listener
 	pool      *pgxpool.Pool // of the services
@@ -134,10 +135,17 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 		ParkAfter:         worker.config.Outbox.ParkAfter,
 		ParkAfterFailures: worker.config.Outbox.ParkFailures,
 		PassBudget:        worker.config.Outbox.Budget,
+		ProofInterval:     worker.config.Outbox.Interval,
 		WorkerID:          worker.config.WorkerID,
 	})
 	if err != nil {
 		return err
+	}
+	worker.broker = brokerWatch{prover: relay.Prover()}
+	for _, stream := range streams {
+		if slices.Contains(worker.queueNames(registry), stream.Queue) {
+			worker.broker.streams = append(worker.broker.streams, stream)
+		}
 	}
 	keeper, err := outbox.NewKeeper(worker.pool, recorder, outbox.KeeperConfig{
 		Budget: worker.config.Maintenance.Budget, Keep: worker.config.Outbox.Keep, KeepLive: worker.config.Outbox.KeepLive,
@@ -206,6 +214,7 @@ func (worker *worker) watch() error {
 		return err
 	}
 	worker.monitor, err = freshness.NewMonitor(worker.process, freshness.MonitorConfig{
+		Broker:        worker.broker,
 		Database:      worker.database,
 		Logger:        worker.logger,
 		Pools:         map[string]freshness.PoolStat{"outbox": worker.drainPool, "river": worker.riverPool, "services": worker.pool},
@@ -230,6 +239,7 @@ func (worker *worker) run(ctx context.Context) error {
 	defer background.Wait()
 	defer cancel()
 
+	background.Go(func() { worker.broker.prover.Run(inner, worker.logger, worker.broker.streams) })
 	background.Go(func() { worker.monitor.Run(inner) })
 	failed := make(chan error, 1)
 	go func() {

@@ -14,6 +14,12 @@ const loopProgressListOwn = `-- name: LoopProgressListOwn :many
 SELECT
     progress.loop,
     (CASE WHEN progress.last_failure_at >= $1::timestamptz THEN progress.consecutive_failures ELSE 0 END)::integer AS consecutive_failures,
+    coalesce(greatest(clock_timestamp() - progress.last_failure_at, interval '0'), interval '0')::interval AS failure_age,
+    coalesce(progress.fleet_failures >= progress.consecutive_failures AND progress.last_failure_at < (
+        SELECT max(fleet.last_success_at)
+        FROM loop_progress AS fleet
+        WHERE fleet.loop = progress.loop
+    ), false)::boolean AS is_shared,
     coalesce(progress.last_error, '')::text AS last_error,
     (coalesce(progress.last_success_at, '-infinity') >= $1)::boolean AS has_succeeded,
     coalesce(greatest(clock_timestamp() - progress.last_success_at, interval '0'), interval '0')::interval AS success_age
@@ -29,13 +35,17 @@ type LoopProgressListOwnParams struct {
 type LoopProgressListOwnRow struct {
 	Loop                string
 	ConsecutiveFailures int32
+	FailureAge          time.Duration
+	IsShared            bool
 	LastError           string
 	HasSucceeded        bool
 	SuccessAge          time.Duration
 }
 
 // LoopProgressListOwn returns what one worker did on each loop since an instant,
-// which is its start: a worker that bore the same id before does not count.
+// which is its start: a worker that bore the same id before does not count. is_shared:
+// no other worker succeeded between this one's failures, and one has succeeded since, so
+// the whole fleet failed and works again.
 func (q *Queries) LoopProgressListOwn(ctx context.Context, db DBTX, arg *LoopProgressListOwnParams) ([]*LoopProgressListOwnRow, error) {
 	rows, err := db.Query(ctx, loopProgressListOwn, arg.Since, arg.WorkerID)
 	if err != nil {
@@ -48,6 +58,8 @@ func (q *Queries) LoopProgressListOwn(ctx context.Context, db DBTX, arg *LoopPro
 		if err := rows.Scan(
 			&i.Loop,
 			&i.ConsecutiveFailures,
+			&i.FailureAge,
+			&i.IsShared,
 			&i.LastError,
 			&i.HasSucceeded,
 			&i.SuccessAge,
@@ -64,10 +76,10 @@ func (q *Queries) LoopProgressListOwn(ctx context.Context, db DBTX, arg *LoopPro
 
 const loopProgressRecordFailure = `-- name: LoopProgressRecordFailure :exec
 INSERT INTO loop_progress AS progress (loop, worker_id, consecutive_failures, fleet_failures, last_error, last_failure_at)
-VALUES ($1, $2, 1, 1, $3::text, clock_timestamp())
+VALUES ($1, $2, CASE WHEN $3::boolean THEN 1 ELSE 0 END, 1, $4::text, clock_timestamp())
 ON CONFLICT (loop, worker_id) DO UPDATE
 SET
-    consecutive_failures = progress.consecutive_failures + 1,
+    consecutive_failures = progress.consecutive_failures + excluded.consecutive_failures,
     fleet_failures = CASE
         WHEN progress.last_failure_at <= (
             SELECT max(fleet.last_success_at)
@@ -83,13 +95,19 @@ SET
 type LoopProgressRecordFailureParams struct {
 	Loop      string
 	WorkerID  string
+	IsOwn     bool
 	LastError string
 }
 
 // LoopProgressRecordFailure counts a failed pass of a worker: since the worker's
-// own last success, and since any worker's.
+// own last success if it is_own, and since any worker's.
 func (q *Queries) LoopProgressRecordFailure(ctx context.Context, db DBTX, arg *LoopProgressRecordFailureParams) error {
-	_, err := db.Exec(ctx, loopProgressRecordFailure, arg.Loop, arg.WorkerID, arg.LastError)
+	_, err := db.Exec(ctx, loopProgressRecordFailure,
+		arg.Loop,
+		arg.WorkerID,
+		arg.IsOwn,
+		arg.LastError,
+	)
 	return err
 }
 

@@ -6,6 +6,7 @@ import "time"
 const (
 	failedPassesTooMany = 3
 	failedProbesTooMany = 3
+	failedProofsTooMany = 2
 	ticksToGreen        = 2
 	ticksToRed          = 2
 )
@@ -28,19 +29,21 @@ type Limits struct {
 	FetchStalled  time.Duration // readiness: no fetch from a queue for so long
 	FetchWedged   time.Duration // liveness: the same, while the database answered
 	LeastRed      time.Duration // how long red stays at least
+	OwnFailures   time.Duration // how old own failures must be for a good broker to end them
 	Pinned        time.Duration // liveness: held by a read-only server for so long
 	SlotsStuck    time.Duration // liveness: every slot past its timeout by so much
 	SnapshotStale time.Duration // readiness: no reading of the loops for so long
 }
 
 // LimitsOf returns the limits for a tick, and for River's fetch poll interval. At
-// the default tick of 5 s they are 30 s, 30 s, 180 s, 15 s, 120 s, 120 s, 15 s.
+// the default tick of 5 s they are 30 s, 30 s, 180 s, 15 s, 10 s, 120 s, 120 s, 15 s.
 func LimitsOf(tick, fetchPoll time.Duration) Limits {
 	return Limits{
 		EvaluatorDead: max(6*tick, leastEvaluatorDead),
 		FetchStalled:  max(10*fetchPoll, 6*tick),
 		FetchWedged:   max(60*fetchPoll, 36*tick),
 		LeastRed:      3 * tick,
+		OwnFailures:   2 * tick,
 		Pinned:        24 * tick,
 		SlotsStuck:    24 * tick,
 		SnapshotStale: max(3*tick, leastSnapshotStale),
@@ -50,7 +53,8 @@ func LimitsOf(tick, fetchPoll time.Duration) Limits {
 // Evidence is all that is known at one tick.
 type Evidence struct {
 	// At is the time since the process started, by its monotonic clock.
-	At time.Duration
+	At      time.Duration
+	Brokers []BrokerEvidence // for each loop of this process that publishes
 	// ClockSkew is how far the process's wall clock is ahead of the database's.
 	ClockSkew time.Duration
 	DB        DBEvidence
@@ -88,8 +92,10 @@ type SchemaEvidence struct {
 
 // OwnProgress is what this process, since its start, did on one loop.
 type OwnProgress struct {
-	ConsecutiveFailures int // since its own last success
+	ConsecutiveFailures int           // since its own last success
+	FailureAge          time.Duration // since the last failure
 	HasSucceeded        bool
+	IsShared            bool // the whole fleet failed with it, and has succeeded since
 	LastError           string
 	Loop                string
 	SuccessAge          time.Duration // if HasSucceeded

@@ -30,12 +30,13 @@ func (state State) readyReasons(evidence Evidence, limits Limits) []Reason {
 			observed("snapshot_age", evidence.SnapshotAge).
 			threshold("snapshot_stale_after", limits.SnapshotStale))
 	}
+	reasons = append(reasons, brokerReasons(evidence)...)
 	reasons = append(reasons, state.queueReasons(evidence, limits)...)
 	if evidence.HasSnapshot && !stale {
-		reasons = append(reasons, ownReasons(evidence)...)
+		reasons = append(reasons, ownReasons(evidence, limits)...)
 		reasons = append(reasons, loopReasons(evidence)...)
 	}
-	if !state.proven && len(reasons) == 0 {
+	if (!state.proven || awaitsBroker(evidence)) && len(reasons) == 0 {
 		add(newReason(CodeStarting, "%s", unproven(evidence)))
 	}
 	return reasons
@@ -44,6 +45,9 @@ func (state State) readyReasons(evidence Evidence, limits Limits) []Reason {
 func unproven(evidence Evidence) string {
 	if !evidence.DB.Schema.Known || !evidence.HasSnapshot || !evidence.RiverStarted {
 		return "waits for " + missing(evidence)
+	}
+	if awaitsBroker(evidence) {
+		return "waits for the broker's first answer"
 	}
 	return "waits for the first success of a loop that this process works"
 }
@@ -105,13 +109,23 @@ func fetchReason(queue QueueEvidence, age, limit time.Duration) Reason {
 		threshold("fetch_stalled_after", limit)
 }
 
+// isOver says that failures in a row say nothing more about the process, though it had no
+// pass to succeed in since: passes go to whoever asks first.
+func (own OwnProgress) isOver(evidence Evidence, limits Limits, loop LoopStatus) bool {
+	if own.IsShared && own.FailureAge > loop.LateAfter {
+		return true
+	}
+	broker, known := evidence.brokerOf(loop.Loop)
+	return known && broker.isGood() && own.FailureAge > limits.OwnFailures && broker.AnswerAge < own.FailureAge
+}
+
 // ownReasons are of loops that fail here, whatever other processes achieve.
-func ownReasons(evidence Evidence) []Reason {
+func ownReasons(evidence Evidence, limits Limits) []Reason {
 	var reasons []Reason
 	for _, loop := range evidence.required() {
 		for _, own := range evidence.Own {
 			recent := own.HasSucceeded && own.SuccessAge <= loop.LateAfter
-			if own.Loop != loop.Loop || own.ConsecutiveFailures < failedPassesTooMany || recent {
+			if own.Loop != loop.Loop || own.ConsecutiveFailures < failedPassesTooMany || recent || own.isOver(evidence, limits, loop) {
 				continue
 			}
 			reasons = append(reasons, newReason(CodeOwnFailures, "%s: %d passes of this process failed in a row: %s",

@@ -184,6 +184,9 @@ func (monitor *Monitor) judge() {
 	now := time.Now()
 	evidence := &monitor.evidence
 	evidence.At = now.Sub(monitor.startedAt)
+	if monitor.config.Broker != nil {
+		evidence.Brokers = monitor.config.Broker.Evidence()
+	}
 	evidence.Draining = monitor.draining.Load()
 	evidence.Queues, evidence.RiverStarted = monitor.process.evidence()
 	evidence.SaturatedPools = monitor.saturatedPools()

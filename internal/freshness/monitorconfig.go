@@ -18,6 +18,10 @@ type PoolStat interface {
 
 // MonitorConfig are the settings of a [Monitor].
 type MonitorConfig struct {
+	// Broker shows what this process knows of its broker. Nil for a process that needs
+	// none.
+	Broker BrokerWatch
+
 	// Database is where the probe opens a connection of its own. Required.
 	Database *pgconnect.Database
 

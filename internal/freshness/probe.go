@@ -179,7 +179,9 @@ func (prober *prober) readOwn(ctx context.Context) ([]OwnProgress, error) {
 	for i, row := range rows {
 		own[i] = OwnProgress{
 			ConsecutiveFailures: int(row.ConsecutiveFailures),
+			FailureAge:          row.FailureAge,
 			HasSucceeded:        row.HasSucceeded,
+			IsShared:            row.IsShared,
 			LastError:           row.LastError,
 			Loop:                row.Loop,
 			SuccessAge:          row.SuccessAge,

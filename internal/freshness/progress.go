@@ -56,7 +56,10 @@ type Progress struct {
 	Kind     Kind
 	Loop     string
 	NumItems int // what a Success moved; 0 if nothing was due
-	Result   any // JSON that the completed job shows as its output; nil for none
+	// OfItems says of a Failure that single items failed, as they would in any other
+	// process: it counts against the loop, and not against this process.
+	OfItems bool
+	Result  any // JSON that the completed job shows as its output; nil for none
 }
 
 // Recorder stores the progress of one worker.
@@ -97,6 +100,7 @@ func (recorder *Recorder) Record(ctx context.Context, tx pgx.Tx, progress Progre
 		})
 	case Failure:
 		err = queries.LoopProgressRecordFailure(ctx, tx, &dbsqlc.LoopProgressRecordFailureParams{
+			IsOwn:     !progress.OfItems,
 			LastError: errorText(progress.Err),
 			Loop:      progress.Loop,
 			WorkerID:  recorder.workerID,

@@ -77,6 +77,44 @@ func TestRecorder_Record(t *testing.T) {
 		require.Equal(t, "no broker", *statusOf(ctx, t, tx, loop).LastError)
 	})
 
+	t.Run("CountsFailuresOfItemsAgainstTheLoopAlone", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		tx, _ := txBundle(ctx, t)
+		failure := failure
+		failure.OfItems = true
+		record(ctx, t, tx, "w1", failure)
+		record(ctx, t, tx, "w1", failure)
+		require.Equal(t, 2, statusOf(ctx, t, tx, loop).ConsecutiveFailures)
+		var numOwn int
+		require.NoError(t, tx.QueryRow(ctx, `SELECT consecutive_failures FROM loop_progress WHERE worker_id = 'w1'`).Scan(&numOwn))
+		require.Zero(t, numOwn)
+	})
+
+	t.Run("KnowsFailuresThatTheWholeFleetHad", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		tx, _ := txBundle(ctx, t)
+		isShared := func() bool {
+			rows, err := dbsqlc.New().LoopProgressListOwn(ctx, tx, &dbsqlc.LoopProgressListOwnParams{Since: time.Unix(0, 0), WorkerID: "w1"})
+			require.NoError(t, err)
+			require.Len(t, rows, 1)
+			return rows[0].IsShared
+		}
+		for range 3 {
+			record(ctx, t, tx, "w1", failure)
+			record(ctx, t, tx, "w2", failure)
+		}
+		require.False(t, isShared(), "nobody has succeeded since")
+		record(ctx, t, tx, "w2", success)
+		require.True(t, isShared())
+		record(ctx, t, tx, "w1", failure)
+		record(ctx, t, tx, "w2", success)
+		require.False(t, isShared(), "w2 succeeded between two failures of w1")
+	})
+
 	t.Run("StoresAnyText", func(t *testing.T) {
 		t.Parallel()
 

@@ -12,19 +12,21 @@ type Code string
 
 // The codes of reasons, the most telling first.
 const (
-	CodeDraining       Code = "draining"
-	CodeSchemaMismatch Code = "schema_mismatch"
-	CodeDBReadOnly     Code = "db_readonly"
-	CodeDBUnreachable  Code = "db_unreachable"
-	CodeSnapshotStale  Code = "snapshot_stale"
-	CodeSlotsStuck     Code = "slots_stuck"
-	CodeFetchStalled   Code = "fetch_stalled"
-	CodeOwnFailures    Code = "own_failures"
-	CodeLoopFailing    Code = "loop_failing"
-	CodeLoopStalled    Code = "loop_stalled"
-	CodeLagNoProgress  Code = "lag_no_progress"
-	CodeSilentNoop     Code = "silent_noop"
-	CodeStarting       Code = "starting"
+	CodeDraining          Code = "draining"
+	CodeSchemaMismatch    Code = "schema_mismatch"
+	CodeDBReadOnly        Code = "db_readonly"
+	CodeDBUnreachable     Code = "db_unreachable"
+	CodeSnapshotStale     Code = "snapshot_stale"
+	CodeBrokerRefused     Code = "broker_refused"
+	CodeBrokerUnreachable Code = "broker_unreachable"
+	CodeSlotsStuck        Code = "slots_stuck"
+	CodeFetchStalled      Code = "fetch_stalled"
+	CodeOwnFailures       Code = "own_failures"
+	CodeLoopFailing       Code = "loop_failing"
+	CodeLoopStalled       Code = "loop_stalled"
+	CodeLagNoProgress     Code = "lag_no_progress"
+	CodeSilentNoop        Code = "silent_noop"
+	CodeStarting          Code = "starting"
 )
 
 // The codes that only inform.
@@ -41,7 +43,7 @@ const (
 func Codes() []Code {
 	return []Code{
 		CodeDraining, CodeSchemaMismatch, CodeDBReadOnly, CodeDBUnreachable, CodeSnapshotStale,
-		CodeSlotsStuck, CodeFetchStalled, CodeOwnFailures, CodeLoopFailing, CodeLoopStalled,
+		CodeBrokerRefused, CodeBrokerUnreachable, CodeSlotsStuck, CodeFetchStalled, CodeOwnFailures, CodeLoopFailing, CodeLoopStalled,
 		CodeLagNoProgress, CodeSilentNoop, CodeStarting,
 		CodePaused, CodeBehind, CodeDegraded, CodeLate, CodePoolSaturated, CodeClockSkew,
 	}

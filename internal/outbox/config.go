@@ -40,6 +40,10 @@ type Config struct {
 	// timeout. Defaults to 10 s.
 	PassBudget time.Duration
 
+	// ProofInterval is how long an answer of the broker proves that it would take
+	// events. Defaults to 5 s.
+	ProofInterval time.Duration
+
 	// WorkerID names this process in leases.
 	WorkerID string
 }
@@ -54,6 +58,7 @@ func (config Config) WithDefaults() Config {
 	setDefault(&config.ParkAfter, 10*time.Minute)
 	setDefault(&config.ParkAfterFailures, 10)
 	setDefault(&config.PassBudget, 10*time.Second)
+	setDefault(&config.ProofInterval, 5*time.Second)
 	return config
 }
 

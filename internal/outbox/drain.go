@@ -168,6 +168,9 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 	}
 	drain.checkPermanent(ctx, events, outcomes)
 	settled := drain.settle(events, outcomes)
+	if len(settled.acknowledged.Ids) > 0 {
+		drain.relay.prover.acknowledged(drain.pass.Stream)
+	}
 	if len(settled.failed.Ids) == 0 {
 		// A shard that recovers from crashes comes back to whole batches by doubling.
 		drain.batchLimit = min(2*drain.batchLimit, drain.relay.config.BatchSize)

@@ -66,4 +66,10 @@ type Publisher interface {
 	// ambiguous, what was not sent is not sent. An acknowledgement that came is
 	// always reported.
 	Publish(ctx context.Context, events []Event) []Outcome
+
+	// Prove asks the broker whether it would take an event of stream now: that it
+	// answers, lets this process publish, and keeps the stream as it was provisioned.
+	// It stores nothing, and returns when ctx is done at the latest. It fails with a
+	// [BrokerError].
+	Prove(ctx context.Context, stream Stream) error
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,6 +18,12 @@ import (
 // events failed, it does not complete the job, and returns an error that names
 // them.
 func (drain *drain) finish(ctx context.Context, hasMore bool) error {
+	if drain.result.NumPublished+drain.result.NumFailed == 0 {
+		// Nothing showed whether the broker takes events, so it is asked.
+		if err := drain.relay.prover.Prove(ctx, drain.pass.Stream); err != nil {
+			return drain.unproven(ctx, err)
+		}
+	}
 	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
 		if err := drain.release(ctx, tx); err != nil {
 			return err
@@ -59,7 +66,7 @@ func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress
 	case drain.result.NumPublished > 0:
 		return progress, nil
 	case drain.result.NumFailed > 0:
-		progress.Kind, progress.Err = freshness.Failure, drain.failure()
+		progress.Kind, progress.Err, progress.OfItems = freshness.Failure, drain.failure(), true
 		return progress, nil
 	}
 	hasDue, err := queries.LoopHasDue(ctx, tx, &dbsqlc.LoopHasDueParams{Loop: progress.Loop})
@@ -70,6 +77,40 @@ func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress
 		progress.Kind = freshness.Neutral
 	}
 	return progress, nil
+}
+
+// unproven fails a pass that had nothing to send to a broker that would not take it. The
+// shard rests, as after any outage.
+func (drain *drain) unproven(ctx context.Context, cause error) error {
+	if ctx.Err() != nil {
+		return drain.interrupt(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
+		if err := drain.backOff(ctx, tx, drain.relay.config.retryDelay(drain.pass.Attempt)); err != nil {
+			return err
+		}
+		return drain.relay.recorder.Record(ctx, tx, freshness.Progress{Err: cause, Kind: freshness.Failure, Loop: drain.pass.Stream.Loop()})
+	})
+	return errors.Join(cause, err)
+}
+
+// backOff gives the lease back and lets the shard rest.
+func (drain *drain) backOff(ctx context.Context, tx pgx.Tx, delay time.Duration) error {
+	numRows, err := queries.OutboxShardBackOff(ctx, tx, &dbsqlc.OutboxShardBackOffParams{
+		Delay:      delay,
+		LeaseEpoch: drain.epoch,
+		Shard:      int32(drain.pass.Shard),
+		Stream:     drain.pass.Stream.Name,
+	})
+	if err != nil {
+		return fmt.Errorf("send the shard to rest: %w", err)
+	}
+	if numRows == 0 {
+		return ErrLeaseLost
+	}
+	return nil
 }
 
 // giveBack ends the lease of a pass that failed, if it still has it: one whose last

@@ -130,26 +130,14 @@ func (drain *drain) mark(ctx context.Context, tx pgx.Tx, marks settled) (leaseLo
 		}
 	}
 	if drain.outage == nil {
-		err := drain.renew(ctx, tx, true)
-		if errors.Is(err, ErrLeaseLost) {
-			return true, nil
-		}
-		return false, err
+		err = drain.renew(ctx, tx, true)
+	} else {
+		err = drain.backOff(ctx, tx, delay)
 	}
-
-	numRows, err := queries.OutboxShardBackOff(ctx, tx, &dbsqlc.OutboxShardBackOffParams{
-		Delay:      delay,
-		LeaseEpoch: drain.epoch,
-		Shard:      int32(drain.pass.Shard),
-		Stream:     drain.pass.Stream.Name,
-	})
-	if err != nil {
-		return false, fmt.Errorf("send the shard to rest: %w", err)
-	}
-	if numRows == 0 {
+	if errors.Is(err, ErrLeaseLost) {
 		return true, nil
 	}
-	return false, nil
+	return false, err
 }
 
 // record stores the progress that a batch is. It comes last in the transaction: all

@@ -23,6 +23,7 @@ type Recorder interface {
 type Relay struct {
 	config    Config
 	pool      *pgxpool.Pool
+	prover    *Prover
 	publisher Publisher
 	recorder  Recorder
 }
@@ -33,8 +34,12 @@ func NewRelay(pool *pgxpool.Pool, publisher Publisher, recorder Recorder, config
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("configure outbox relay: %w", err)
 	}
-	return &Relay{config: config, pool: pool, publisher: publisher, recorder: recorder}, nil
+	prover := newProver(publisher, config, func(ctx context.Context) ([]Stream, error) { return Streams(ctx, pool) })
+	return &Relay{config: config, pool: pool, prover: prover, publisher: publisher, recorder: recorder}, nil
 }
+
+// Prover is what the relay knows of its broker.
+func (relay *Relay) Prover() *Prover { return relay.prover }
 
 // PassBudget is how long a pass may take: the timeout of its job.
 func (relay *Relay) PassBudget() time.Duration { return relay.config.PassBudget }

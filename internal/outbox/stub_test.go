@@ -25,6 +25,9 @@ type stubBroker struct {
 	sent  []outbox.Event
 	judge func(outbox.Event) outbox.Class // the fate of an event; nil acknowledges
 	hook  func()                          // runs before each batch
+
+	numAsked int   // for a proof
+	refuses  error // what a proof fails with; nil for none
 }
 
 func (broker *stubBroker) Publish(_ context.Context, events []outbox.Event) []outbox.Outcome {
@@ -56,6 +59,25 @@ func (broker *stubBroker) Publish(_ context.Context, events []outbox.Event) []ou
 		outcomes[i].Err = errAway
 	}
 	return outcomes
+}
+
+func (broker *stubBroker) Prove(context.Context, outbox.Stream) error {
+	broker.mu.Lock()
+	defer broker.mu.Unlock()
+	broker.numAsked++
+	return broker.refuses
+}
+
+func (broker *stubBroker) refuse(err error) {
+	broker.mu.Lock()
+	defer broker.mu.Unlock()
+	broker.refuses = err
+}
+
+func (broker *stubBroker) asked() int {
+	broker.mu.Lock()
+	defer broker.mu.Unlock()
+	return broker.numAsked
 }
 
 func (broker *stubBroker) keys() []string {

@@ -77,6 +77,8 @@ func (noBroker) Publish(_ context.Context, events []outbox.Event) []outbox.Outco
 	return make([]outbox.Outcome, len(events))
 }
 
+func (noBroker) Prove(context.Context, outbox.Stream) error { return nil }
+
 type testBundle struct {
 	client  *river.Client[pgx.Tx]
 	db      *dbtest.DB

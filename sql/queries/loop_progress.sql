@@ -1,11 +1,11 @@
 -- name: LoopProgressRecordFailure :exec
 -- LoopProgressRecordFailure counts a failed pass of a worker: since the worker's
--- own last success, and since any worker's.
+-- own last success if it is_own, and since any worker's.
 INSERT INTO loop_progress AS progress (loop, worker_id, consecutive_failures, fleet_failures, last_error, last_failure_at)
-VALUES (@loop, @worker_id, 1, 1, @last_error::text, clock_timestamp())
+VALUES (@loop, @worker_id, CASE WHEN @is_own::boolean THEN 1 ELSE 0 END, 1, @last_error::text, clock_timestamp())
 ON CONFLICT (loop, worker_id) DO UPDATE
 SET
-    consecutive_failures = progress.consecutive_failures + 1,
+    consecutive_failures = progress.consecutive_failures + excluded.consecutive_failures,
     fleet_failures = CASE
         WHEN progress.last_failure_at <= (
             SELECT max(fleet.last_success_at)
@@ -47,10 +47,18 @@ SET
 
 -- name: LoopProgressListOwn :many
 -- LoopProgressListOwn returns what one worker did on each loop since an instant,
--- which is its start: a worker that bore the same id before does not count.
+-- which is its start: a worker that bore the same id before does not count. is_shared:
+-- no other worker succeeded between this one's failures, and one has succeeded since, so
+-- the whole fleet failed and works again.
 SELECT
     progress.loop,
     (CASE WHEN progress.last_failure_at >= @since::timestamptz THEN progress.consecutive_failures ELSE 0 END)::integer AS consecutive_failures,
+    coalesce(greatest(clock_timestamp() - progress.last_failure_at, interval '0'), interval '0')::interval AS failure_age,
+    coalesce(progress.fleet_failures >= progress.consecutive_failures AND progress.last_failure_at < (
+        SELECT max(fleet.last_success_at)
+        FROM loop_progress AS fleet
+        WHERE fleet.loop = progress.loop
+    ), false)::boolean AS is_shared,
     coalesce(progress.last_error, '')::text AS last_error,
     (coalesce(progress.last_success_at, '-infinity') >= @since)::boolean AS has_succeeded,
     coalesce(greatest(clock_timestamp() - progress.last_success_at, interval '0'), interval '0')::interval AS success_age

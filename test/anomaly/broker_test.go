@@ -25,6 +25,7 @@ type broker struct {
 
 	mu         sync.Mutex
 	numRefused int               // for the use of a case
+	numSilent  int               // how many proofs it fails before it gives one
 	stored     map[uuid.UUID]int // place of an event, from 1
 }
 
@@ -68,6 +69,17 @@ func (b *broker) Publish(_ context.Context, events []outbox.Event) []outbox.Outc
 		stopped[event.Key] = true
 	}
 	return outcomes
+}
+
+// Prove implements [outbox.Publisher].
+func (b *broker) Prove(context.Context, outbox.Stream) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.numSilent > 0 {
+		b.numSilent--
+		return &outbox.BrokerError{Address: "stub", Err: errSilent}
+	}
+	return nil
 }
 
 func (b *broker) has(eventID uuid.UUID) bool {

@@ -118,6 +118,23 @@ func outboxOperations() []*operation {
 		exec(ctx, t, db, "UPDATE outbox_delivery SET discarded_at = now(), discarded_by = 'ana', discard_reason = 'test' WHERE id = (SELECT min(id) FROM outbox_event WHERE key LIKE 'bad%')")
 		exec(ctx, t, db, "UPDATE outbox_stream SET max_event_bytes = 4096 WHERE stream = 'rolling'")
 	}
+	// A job whose events were given up finds nothing due.
+	unproven := publishing("idle_without_broker", outbox.StreamWallet, jobCase{
+		kind: wallet.kind, outbox: outbox.Config{ProofInterval: time.Nanosecond},
+		prepare: func(_ context.Context, _ *testing.T, trial *trial) {
+			if trial.broker.numRefused++; trial.broker.numRefused == 1 { // not at later attempts
+				trial.broker.numSilent = 2
+			}
+		},
+	}, "a")
+	unproven.state = func(ctx context.Context, t *testing.T, trial *trial) string {
+		return scalar[string](ctx, t, trial.db, "SELECT 'successes: ' || count(last_success_at) FROM loop_progress")
+	}
+	appendOne := unproven.setup
+	unproven.setup = func(ctx context.Context, t *testing.T, db *dbtest.DB) {
+		appendOne(ctx, t, db)
+		exec(ctx, t, db, "UPDATE outbox_delivery SET discarded_at = now(), discarded_by = 'ana', discard_reason = 'test'")
+	}
 	return []*operation{
 		publishing("publish", outbox.StreamWallet, wallet, "a", "b", "a", "c", "a"),
 		publishing("publish_and_park", outbox.StreamRolling,
@@ -128,7 +145,7 @@ func outboxOperations() []*operation {
 		publishing("time_is_over", outbox.StreamWallet, jobCase{kind: wallet.kind, outbox: outbox.Config{
 			AckTimeout: 7_999*time.Millisecond + 999*time.Microsecond, BatchSize: 1, LeaseTTL: 9900 * time.Millisecond,
 		}}, "a", "b", "c"),
-		takeover, lost, given, outage, sweeping(), maintaining(),
+		takeover, lost, given, outage, unproven, sweeping(), maintaining(),
 	}
 }
 

@@ -16,6 +16,10 @@ type hookedPublisher struct {
 	inner outbox.Publisher
 }
 
+func (publisher *hookedPublisher) Prove(ctx context.Context, stream outbox.Stream) error {
+	return publisher.inner.Prove(ctx, stream)
+}
+
 func (publisher *hookedPublisher) Publish(ctx context.Context, events []outbox.Event) []outbox.Outcome {
 	c := publisher.child
 	frozen := false

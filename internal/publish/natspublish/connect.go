@@ -28,6 +28,10 @@ type Config struct {
 	// does not say. Defaults to 3 s.
 	AckTimeout time.Duration
 
+	// MinDuplicates is what the duplicate window of streams must be longer than, for
+	// [Publisher.Prove]. 0 for any.
+	MinDuplicates time.Duration
+
 	// URL is where the servers are: nats://host:port, several joined by commas. It
 	// may hold credentials, which show up in no error and no log line.
 	URL string
@@ -35,15 +39,18 @@ type Config struct {
 
 // Publisher is an outbox.Publisher for JetStream.
 type Publisher struct {
-	ackTimeout time.Duration
-	conn       *nats.Conn
-	inbox      *inbox
-	js         jetstream.JetStream
-	lastError  atomic.Pointer[error] // of connecting; nil while connected
-	logger     *slog.Logger
-	pace       pace
-	support    *support
-	window     *window
+	ackTimeout    time.Duration
+	conn          *nats.Conn
+	denied        atomic.Pointer[violation] // the last permission that was denied; nil for none
+	inbox         *inbox
+	js            jetstream.JetStream
+	lastError     atomic.Pointer[error] // of connecting; nil while connected
+	logger        *slog.Logger
+	minDuplicates time.Duration
+	pace          pace
+	servers       string // as in the URL
+	support       *support
+	window        *window
 }
 
 // Connect returns a publisher. It does not need the broker to be there: it goes
@@ -56,7 +63,15 @@ func Connect(logger *slog.Logger, config Config) (*Publisher, error) {
 	if config.AckTimeout <= 0 {
 		config.AckTimeout = defaultAckTimeout
 	}
-	publisher := &Publisher{ackTimeout: config.AckTimeout, inbox: newInbox(), logger: logger, support: newSupport(), window: newWindow()}
+	publisher := &Publisher{
+		ackTimeout:    config.AckTimeout,
+		inbox:         newInbox(),
+		logger:        logger,
+		minDuplicates: config.MinDuplicates,
+		servers:       config.URL,
+		support:       newSupport(),
+		window:        newWindow(),
+	}
 	looked := make(chan struct{}, 1)
 	conn, err := nats.Connect(config.URL, publisher.options(looked)...)
 	if err != nil {
@@ -122,6 +137,12 @@ func (publisher *Publisher) options(looked chan<- struct{}) []nats.Option {
 			logger.Info("broker connected again", slog.String("broker", conn.ConnectedAddr()))
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				before := publisher.denied.Swap(newViolation(err))
+				if before != nil && before.err.Error() == publisher.denied.Load().err.Error() {
+					return // each proof meets it again, and says so
+				}
+			}
 			logger.Warn("broker connection error", slog.Any("error", withoutURL(err)))
 		}),
 	}

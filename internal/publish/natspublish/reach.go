@@ -35,6 +35,9 @@ func (publisher *Publisher) absence() error {
 	if err := publisher.credentialsError(); err != nil {
 		return err
 	}
+	if _, cause := publisher.whyNotConnected(); !errors.Is(cause, errNotConnected) {
+		return fmt.Errorf("%w: %w", errNotConnected, cause)
+	}
 	return errNotConnected
 }
 
@@ -73,7 +76,9 @@ func (publisher *Publisher) reachError(err error) error {
 		if refused := publisher.credentialsError(); refused != nil {
 			return refused
 		}
-		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		// Not err, which is what the client makes of a message that it cannot send.
+		_, cause := publisher.whyNotConnected()
+		return fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: %w", ErrUnreachable, publisher.explained(err))
 	}
