@@ -9,7 +9,7 @@ import (
 	"truegreen/internal/outbox"
 )
 
-// OutboxDiscard gives parked events up.
+// OutboxDiscard gives undelivered events up.
 func (actions *actions) OutboxDiscard(ctx context.Context, decision cli.OutboxDecision) (cli.OutboxDecided, error) {
 	return actions.decideOutbox(ctx, outbox.ActDiscard, decision)
 }
@@ -23,9 +23,9 @@ func (actions *actions) OutboxParked(ctx context.Context, filter cli.OutboxFilte
 }
 
 // OutboxPreview says what a decision would be about.
-func (actions *actions) OutboxPreview(ctx context.Context, selection cli.OutboxSelection) (cli.OutboxDecided, error) {
+func (actions *actions) OutboxPreview(ctx context.Context, verb string, selection cli.OutboxSelection) (cli.OutboxDecided, error) {
 	return withDatabase(ctx, actions, func(pool *pgxpool.Pool) (cli.OutboxDecided, error) {
-		decided, err := outbox.PreviewDecision(ctx, pool, parkedSelection(selection))
+		decided, err := outbox.PreviewDecision(ctx, pool, outbox.Act(verb), parkedSelection(selection))
 		return outboxDecided(&decided), err
 	})
 }

@@ -34,12 +34,13 @@ skip) they are published behind later ones of their keys.`,
 		p.outboxDecisionCommand(outboxDecision{
 			act:  OutboxActions.OutboxDiscard,
 			done: "discarded",
-			long: `Gives parked events up for good: they are never published. A gap marker, type
+			long: `Gives events up for good: they are never published. Filters find parked events; an
+event that is named need not be parked, if it is not delivered. A gap marker, type
 truegreen.gap.v1, takes the place of each, so that consumers see why the sequence
-has a hole, and later events of their keys go on behind it. On a stream that goes on
-behind a parked event (park policy skip) it did so when the event was parked.`,
+has a hole, and later events of their keys follow it. On a stream that continues
+after a parked event (park policy skip) it did so when the event was parked.`,
 			outcome: discardOutcome,
-			short:   "Gives parked events up for good",
+			short:   "Gives undelivered events up for good",
 			verb:    "discard",
 			warn:    func(OutboxDecided) []string { return nil },
 		}),
@@ -144,9 +145,13 @@ skip they went on.
 func parkedTable(events []OutboxParkedEvent) string {
 	rows := [][]string{{"STREAM", "EVENT ID", "KEY", "SEQ", "TYPE", "PARKED", "POLICY", "REASON", "CLASS", "ERROR"}}
 	for _, event := range events {
+		parked := "-"
+		if !event.ParkedAt.IsZero() {
+			parked = age(event.ParkedAge) + " ago"
+		}
 		rows = append(rows, []string{
 			event.Stream, event.EventID.String(), shorten(event.Key, noteLength), strconv.FormatInt(event.KeySeq, 10), event.Type,
-			age(event.ParkedAge) + " ago", event.ParkPolicy, orDash(event.ParkReason), orDash(event.LastErrorClass),
+			parked, event.ParkPolicy, orDash(event.ParkReason), orDash(event.LastErrorClass),
 			orDash(shorten(event.LastError, noteLength)),
 		})
 	}

@@ -18,9 +18,9 @@ type OutboxActions interface {
 	// that are parked for longest.
 	OutboxParked(ctx context.Context, filter OutboxFilter, limit int) (OutboxParked, error)
 
-	// OutboxPreview says what a decision would be about, and changes nothing.
-	// Nothing at all is no error.
-	OutboxPreview(ctx context.Context, selection OutboxSelection) (OutboxDecided, error)
+	// OutboxPreview says what a decision would be about, and changes nothing. verb is
+	// discard or redrive. Nothing at all is no error.
+	OutboxPreview(ctx context.Context, verb string, selection OutboxSelection) (OutboxDecided, error)
 
 	// OutboxReconcile compares the rows with what the broker holds, and mends what
 	// the request says. Findings are no error. With an error comes what was compared
@@ -35,15 +35,15 @@ type OutboxActions interface {
 	OutboxStatus(ctx context.Context) ([]StreamStatus, error)
 }
 
-// OutboxDecision is what somebody decides about parked events.
+// OutboxDecision is what somebody decides about undelivered events.
 type OutboxDecision struct {
 	As        string // who decides; never empty
 	Reason    string // never empty
 	Selection OutboxSelection
 }
 
-// OutboxSelection says which parked events are decided on: EventIDs, or if there
-// are none what Filter matches, which then restricts.
+// OutboxSelection says which events are decided on: EventIDs, or if there are none the
+// parked ones that Filter matches, which then restricts.
 type OutboxSelection struct {
 	EventIDs []uuid.UUID
 	Filter   OutboxFilter
@@ -73,7 +73,8 @@ type OutboxParked struct {
 	NumMatching int64 // how many match, these included
 }
 
-// OutboxParkedEvent is an event that waits for a person.
+// OutboxParkedEvent is an event that waits for an operator, or in a preview any
+// undelivered one.
 type OutboxParkedEvent struct {
 	Attempts       int           `json:"attempts"`
 	CreatedAt      time.Time     `json:"created_at"`
@@ -84,8 +85,8 @@ type OutboxParkedEvent struct {
 	LastError      string        `json:"last_error"`       // empty for none
 	LastErrorClass string        `json:"last_error_class"` // empty for none
 	ParkedAge      time.Duration `json:"-"`
-	ParkedAt       time.Time     `json:"parked_at"`
-	ParkPolicy     string        `json:"park_policy"` // of its stream
+	ParkedAt       time.Time     `json:"parked_at,omitzero"` // zero for one that is not parked
+	ParkPolicy     string        `json:"park_policy"`        // of its stream
 	ParkReason     string        `json:"park_reason"`
 	Stream         string        `json:"stream"`
 	Type           string        `json:"type"`

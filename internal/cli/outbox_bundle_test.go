@@ -32,8 +32,8 @@ func (fake *fakeActions) OutboxParked(_ context.Context, filter cli.OutboxFilter
 	return fake.parked, fake.call("parked %+v limit %d", filter, limit)
 }
 
-func (fake *fakeActions) OutboxPreview(_ context.Context, selection cli.OutboxSelection) (cli.OutboxDecided, error) {
-	return fake.decided, fake.call("preview %+v", selection)
+func (fake *fakeActions) OutboxPreview(_ context.Context, verb string, selection cli.OutboxSelection) (cli.OutboxDecided, error) {
+	return fake.decided, fake.call("preview %s %+v", verb, selection)
 }
 
 func (fake *fakeActions) OutboxReconcile(_ context.Context, request cli.OutboxReconcileRequest) (cli.OutboxReconciled, error) {

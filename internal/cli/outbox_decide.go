@@ -53,8 +53,8 @@ func (p *program) outboxDecisionCommand(d outboxDecision) *cobra.Command {
 		Long: d.long + `
 
 Name the events, or filter them. Everything that matches at that moment is
-decided on in one transaction, all of it or nothing: an event that is not there
-or not parked refuses the whole. The decision is recorded for each event.
+decided on in one transaction, all of it or nothing: an event that does not exist or
+cannot be decided on refuses the whole. The decision is recorded for each event.
 
 ` + filterHelp + `
 
@@ -82,7 +82,7 @@ nothing matches, but 0 in a dry run.`,
 		}
 		var decided OutboxDecided
 		if dryRun {
-			decided, err = p.Actions.OutboxPreview(ctx, decision.Selection)
+			decided, err = p.Actions.OutboxPreview(ctx, d.verb, decision.Selection)
 		} else {
 			decided, err = whileTelling(p, waitText, func() (OutboxDecided, error) { return d.act(p.Actions, ctx, decision) })
 		}
@@ -167,7 +167,7 @@ func discardOutcome(decided OutboxDecided) string {
 		case stream.NumMarkers == stream.NumEvents:
 			fmt.Fprintf(&text, "  stream %s: all were gap markers themselves, which leave none behind\n", stream.Name)
 		case stream.ParkPolicy == ParkPolicySkip:
-			fmt.Fprintf(&text, "  stream %s (park policy %s): a gap marker (truegreen.gap.v1) took the place of each when it was parked%s\n", stream.Name, stream.ParkPolicy, but)
+			fmt.Fprintf(&text, "  stream %s (park policy %s): a gap marker (truegreen.gap.v1) takes the place of each; it did so when the event was parked, if it was%s\n", stream.Name, stream.ParkPolicy, but)
 		default:
 			fmt.Fprintf(&text, "  stream %s: a gap marker (truegreen.gap.v1) was appended in the place of each%s\n", stream.Name, but)
 		}

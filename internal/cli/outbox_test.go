@@ -169,8 +169,8 @@ func TestExecute_OutboxDecisions(t *testing.T) {
 			{0, "  stream wallet: a gap marker (truegreen.gap.v1) was appended in the place of each\n", cli.ParkPolicyBlock},
 			{1, "  stream wallet: a gap marker (truegreen.gap.v1) was appended in the place of each, but for 1 that were gap markers themselves\n", cli.ParkPolicyBlock},
 			{2, "  stream wallet: all were gap markers themselves, which leave none behind\n", cli.ParkPolicyBlock},
-			{0, "  stream wallet (park policy skip): a gap marker (truegreen.gap.v1) took the place of each when it was parked\n", cli.ParkPolicySkip},
-			{1, "  stream wallet (park policy skip): a gap marker (truegreen.gap.v1) took the place of each when it was parked, but for 1 that were gap markers themselves\n", cli.ParkPolicySkip},
+			{0, "  stream wallet (park policy skip): a gap marker (truegreen.gap.v1) takes the place of each; it did so when the event was parked, if it was\n", cli.ParkPolicySkip},
+			{1, "  stream wallet (park policy skip): a gap marker (truegreen.gap.v1) takes the place of each; it did so when the event was parked, if it was, but for 1 that were gap markers themselves\n", cli.ParkPolicySkip},
 			{2, "  stream wallet: all were gap markers themselves, which leave none behind\n", cli.ParkPolicySkip},
 		} {
 			bundle := setup(t)
@@ -192,7 +192,7 @@ func TestExecute_OutboxDecisions(t *testing.T) {
 		bundle.actions.decided = decided
 		require.Equal(t, cli.ExitGood, bundle.run(t, "outbox", "discard", firstEventID, secondEventID, "--reason=x"))
 		require.Equal(t, `discarded: 3 events (agent 1, wallet 2)
-  stream agent (park policy skip): a gap marker (truegreen.gap.v1) took the place of each when it was parked
+  stream agent (park policy skip): a gap marker (truegreen.gap.v1) takes the place of each; it did so when the event was parked, if it was
   stream wallet: a gap marker (truegreen.gap.v1) was appended in the place of each
   next: truegreen outbox status
 `, bundle.out.String())
@@ -232,7 +232,7 @@ func TestExecute_OutboxDryRun(t *testing.T) {
 			Events: []cli.OutboxParkedEvent{sampleParkedEvent()}, NumEvents: 3, Streams: []cli.OutboxDecidedStream{{Name: "wallet", NumEvents: 3, ParkPolicy: cli.ParkPolicyBlock}},
 		}
 		require.Equal(t, cli.ExitGood, bundle.run(t, "outbox", "discard", firstEventID, "--dry-run"), bundle.errOut.String())
-		require.Equal(t, []string{"preview {EventIDs:[" + firstEventID + "] Filter:" + noFilter + "}"}, bundle.actions.calls)
+		require.Equal(t, []string{"preview discard {EventIDs:[" + firstEventID + "] Filter:" + noFilter + "}"}, bundle.actions.calls)
 		require.Equal(t, `would be discarded: 3 events (wallet 3)
 
 STREAM  EVENT ID                              KEY      SEQ  TYPE                PARKED    POLICY  REASON     CLASS      ERROR

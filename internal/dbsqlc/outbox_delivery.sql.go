@@ -67,6 +67,13 @@ WITH held AS MATERIALIZED (
         AND shard.shard = $2
         AND shard.lease_epoch = $9
         AND shard.lease_owner IS NOT NULL
+        -- As it was when the events were read: see outbox_decide.
+        AND shard.num_decisions = (
+            SELECT seen.num_decisions
+            FROM outbox_shard AS seen
+            WHERE seen.stream = $1
+                AND seen.shard = $2
+        )
         AND flight.num_events > 0
     RETURNING shard.shard
 )

@@ -22,7 +22,7 @@ type OutboxParkedDiscardParams struct {
 	Reason   string
 }
 
-// OutboxParkedDiscard gives parked events up; see the SQL function outbox_discard.
+// OutboxParkedDiscard gives undelivered events up; see the SQL function outbox_discard.
 func (q *Queries) OutboxParkedDiscard(ctx context.Context, db DBTX, arg *OutboxParkedDiscardParams) (int64, error) {
 	row := db.QueryRow(ctx, outboxParkedDiscard, arg.EventIds, arg.ByWhom, arg.Reason)
 	var num_events int64
@@ -32,23 +32,27 @@ func (q *Queries) OutboxParkedDiscard(ctx context.Context, db DBTX, arg *OutboxP
 
 const outboxParkedList = `-- name: OutboxParkedList :many
 SELECT
-    parked.event_id,
-    parked.attempts,
-    parked.created_at,
-    parked.failures,
-    parked.key,
-    parked.key_seq,
-    coalesce(parked.last_error, '')::text AS last_error,
-    coalesce(parked.last_error_class, '')::text AS last_error_class,
-    parked.park_policy,
-    coalesce(parked.park_reason, '')::text AS park_reason,
-    (clock_timestamp() - parked.parked_at)::interval AS parked_age,
-    parked.parked_at::timestamptz AS parked_at,
-    parked.stream,
-    parked.type
-FROM outbox_parked AS parked
-WHERE parked.event_id = ANY ($1::uuid[])
-ORDER BY parked.parked_at, parked.id
+    event.event_id,
+    delivery.attempts,
+    event.created_at,
+    delivery.failures,
+    event.key,
+    event.key_seq,
+    coalesce(delivery.last_error, '')::text AS last_error,
+    coalesce(delivery.last_error_class, '')::text AS last_error_class,
+    stream.park_policy,
+    coalesce(delivery.park_reason, '')::text AS park_reason,
+    coalesce(clock_timestamp() - delivery.parked_at, '0')::interval AS parked_age,
+    delivery.parked_at,
+    event.stream,
+    event.type
+FROM outbox_event AS event
+JOIN outbox_delivery AS delivery ON delivery.id = event.id
+JOIN outbox_stream AS stream ON stream.stream = event.stream
+WHERE event.event_id = ANY ($1::uuid[])
+    AND delivery.published_at IS NULL
+    AND delivery.discarded_at IS NULL
+ORDER BY delivery.parked_at, delivery.id
 `
 
 type OutboxParkedListParams struct {
@@ -67,13 +71,13 @@ type OutboxParkedListRow struct {
 	ParkPolicy     string
 	ParkReason     string
 	ParkedAge      time.Duration
-	ParkedAt       time.Time
+	ParkedAt       *time.Time
 	Stream         string
 	Type           string
 }
 
-// OutboxParkedList returns those of the events given that are parked, those first
-// that are parked for longest.
+// OutboxParkedList returns those of the events given that are not delivered, those
+// first that are parked for longest, and those last that are not parked.
 func (q *Queries) OutboxParkedList(ctx context.Context, db DBTX, arg *OutboxParkedListParams) ([]*OutboxParkedListRow, error) {
 	rows, err := db.Query(ctx, outboxParkedList, arg.EventIds)
 	if err != nil {
@@ -252,19 +256,23 @@ func (q *Queries) OutboxParkedSelect(ctx context.Context, db DBTX, arg *OutboxPa
 
 const outboxParkedUnfit = `-- name: OutboxParkedUnfit :many
 WITH given AS (
-    SELECT unnest($1::uuid[]) AS event_id
+    SELECT unnest($2::uuid[]) AS event_id
 )
 SELECT
     given.event_id::uuid AS event_id,
     coalesce(events.state, 'unknown')::text AS state
 FROM given
 LEFT JOIN outbox_events AS events ON events.event_id = given.event_id
-WHERE events.state IS DISTINCT FROM 'parked'
+WHERE CASE
+    WHEN $1::boolean THEN events.state IS NULL OR events.state IN ('published', 'discarded')
+    ELSE events.state IS DISTINCT FROM 'parked'
+END
 LIMIT 1
 `
 
 type OutboxParkedUnfitParams struct {
-	EventIds []uuid.UUID
+	FitUnparked bool
+	EventIds    []uuid.UUID
 }
 
 type OutboxParkedUnfitRow struct {
@@ -272,10 +280,11 @@ type OutboxParkedUnfitRow struct {
 	State   string
 }
 
-// OutboxParkedUnfit returns the first of the events given that is not parked, with
-// its state, 'unknown' for one that there is not; nothing when all are parked.
+// OutboxParkedUnfit returns the first of the events given that is not parked, or that
+// is not undelivered where those that are not parked are fit too, with its state,
+// 'unknown' for one that does not exist; nothing when all are fit.
 func (q *Queries) OutboxParkedUnfit(ctx context.Context, db DBTX, arg *OutboxParkedUnfitParams) ([]*OutboxParkedUnfitRow, error) {
-	rows, err := db.Query(ctx, outboxParkedUnfit, arg.EventIds)
+	rows, err := db.Query(ctx, outboxParkedUnfit, arg.FitUnparked, arg.EventIds)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,11 +38,16 @@ const (
 	// ClassNotSent: not tried, since an earlier event of its key did not go, or
 	// since the pass ended.
 	ClassNotSent Class = "not_sent"
-	// ClassPermanent: the broker answered that it will never take this event.
+	// ClassPermanent: the broker answered that it will never take this event, or no
+	// message can be made of it: see [ErrUnsendable].
 	ClassPermanent Class = "permanent"
 	// ClassRow: the broker refused this event, for a reason that may pass.
 	ClassRow Class = "row"
 )
+
+// ErrUnsendable is in the Err of a permanent outcome if no message can be made of the
+// event, whatever the broker is configured to take: nothing was sent.
+var ErrUnsendable = errors.New("no message can be made of it")
 
 // Outcome is what became of one event.
 type Outcome struct {

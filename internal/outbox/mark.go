@@ -69,10 +69,11 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 // that is larger than the stream was provisioned for. Any other would be refused
 // because the broker's stream is no longer what it was: no fault of the event,
 // which must not be parked for it. Where the sizes cannot be read, nothing is believed.
+// That no message can be made of an event has nothing to do with the broker.
 func (drain *drain) checkPermanent(ctx context.Context, events []Event, outcomes []Outcome) {
 	var ids []int64
 	for i, outcome := range outcomes {
-		if outcome.Class == ClassPermanent {
+		if outcome.Class == ClassPermanent && !errors.Is(outcome.Err, ErrUnsendable) {
 			ids = append(ids, events[i].ID)
 		}
 	}
@@ -84,7 +85,7 @@ func (drain *drain) checkPermanent(ctx context.Context, events []Event, outcomes
 	tooLarge, err := queries.OutboxEventTooLarge(ctx, drain.relay.pool, &dbsqlc.OutboxEventTooLargeParams{Ids: ids})
 	for i := range outcomes {
 		switch {
-		case outcomes[i].Class != ClassPermanent:
+		case outcomes[i].Class != ClassPermanent, errors.Is(outcomes[i].Err, ErrUnsendable):
 		case err != nil:
 			outcomes[i].Class = ClassInfrastructure
 			outcomes[i].Err = fmt.Errorf("%w; look at the size of the event: %w", outcomes[i].Err, err)

@@ -38,25 +38,27 @@ const (
 	stateNotParked        = "55000"
 )
 
-// Act is what a person does with parked events.
+// Act is what an operator does with undelivered events.
 type Act string
 
 // The acts.
 const (
-	// ActDiscard gives events up for good. A gap marker takes the place of each.
+	// ActDiscard gives events up for good, parked or not. A gap marker takes the place
+	// of each.
 	ActDiscard Act = "discard"
-	// ActRedrive makes events due again, as if they had never failed.
+	// ActRedrive makes parked events due again, as if they had never failed.
 	ActRedrive Act = "redrive"
 )
 
-// ParkedSelection is what a decision is about: EventIDs, all of which must be
-// parked, or if there are none what Filter matches, which must restrict.
+// ParkedSelection is what a decision is about: EventIDs, or if there are none the parked
+// events that Filter matches, which must restrict. All of EventIDs must be parked; for
+// [ActDiscard] it is enough that they are not delivered.
 type ParkedSelection struct {
 	EventIDs []uuid.UUID
 	Filter   ParkedFilter
 }
 
-// Decision is what a person decides about parked events.
+// Decision is what an operator decides about undelivered events.
 type Decision struct {
 	Act       Act
 	By        string // who decides, in 1 to 200 characters; recorded
@@ -79,29 +81,32 @@ type DecidedStream struct {
 	ParkedBlocks bool  // later events of a key waited; if not, they went on
 }
 
-// PreviewDecision says what a decision about selection would be about, and changes
-// nothing. Nothing at all is no error. It fails as [Decide] does where that refuses
-// the selection.
-func PreviewDecision(ctx context.Context, db dbsqlc.DBTX, selection ParkedSelection) (Decided, error) {
-	decided, err := preview(ctx, db, selection)
+// PreviewDecision says what act would be about with this selection, and changes nothing.
+// Nothing at all is no error. It fails as [Decide] does where that refuses the selection.
+func PreviewDecision(ctx context.Context, db dbsqlc.DBTX, act Act, selection ParkedSelection) (Decided, error) {
+	decided, err := preview(ctx, db, act, selection)
 	if err != nil {
 		return Decided{}, fmt.Errorf("preview decision: %w", err)
 	}
 	return decided, nil
 }
 
-func preview(ctx context.Context, db dbsqlc.DBTX, selection ParkedSelection) (Decided, error) {
+func preview(ctx context.Context, db dbsqlc.DBTX, act Act, selection ParkedSelection) (Decided, error) {
 	ids, err := selection.choose(ctx, db)
 	if err != nil {
 		return Decided{}, err
 	}
 	// What was selected by a filter is parked.
-	unfit, err := queries.OutboxParkedUnfit(ctx, db, &dbsqlc.OutboxParkedUnfitParams{EventIds: selection.EventIDs})
+	unfit, err := queries.OutboxParkedUnfit(ctx, db, &dbsqlc.OutboxParkedUnfitParams{EventIds: selection.EventIDs, FitUnparked: act == ActDiscard})
 	if err != nil {
 		return Decided{}, fmt.Errorf("look at events: %w", err)
 	}
 	if len(unfit) > 0 {
-		return Decided{}, fault.Invalid("event %s is %s, and only parked events can be decided on", unfit[0].EventID, unfit[0].State)
+		fit := "parked events can be redriven"
+		if act == ActDiscard {
+			fit = "undelivered events can be discarded"
+		}
+		return Decided{}, fault.Invalid("event %s is %s, and only %s", unfit[0].EventID, unfit[0].State, fit)
 	}
 	decided, err := countPerStream(ctx, db, ids)
 	if err != nil {
@@ -117,7 +122,8 @@ func preview(ctx context.Context, db dbsqlc.DBTX, selection ParkedSelection) (De
 // became due by it. It waits, for up to half a minute, for a worker that may still
 // deliver one of the events.
 //
-// Fails with [fault.KindInvalid] when an event is not parked, when By or Reason are
+// Fails with [fault.KindInvalid] when an event is not parked, or to discard it when it is
+// delivered or discarded already, when By or Reason are
 // blank or too long, when the selection does not restrict, and above [MaxDecided]
 // events; with [fault.KindNotFound] when nothing matches; with [fault.KindNotReady]
 // when such a worker did not come to an end. Then nothing was changed.

@@ -9,8 +9,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"truegreen/internal/dbsqlc"
 	"truegreen/internal/fault"
 	"truegreen/internal/outbox"
 )
@@ -28,7 +30,7 @@ func TestPreviewDecision(t *testing.T) {
 		bundle.park(ctx, t, parking{key: "k7", stream: outbox.StreamAgent})
 		before := bundle.dump(ctx, t)
 
-		decided, err := outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ParkedSelection{Filter: outbox.ParkedFilter{ParkReason: "row"}})
+		decided, err := outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ActRedrive, outbox.ParkedSelection{Filter: outbox.ParkedFilter{ParkReason: "row"}})
 		require.NoError(t, err)
 		require.Equal(t, int64(8), decided.NumEvents)
 		require.Equal(t, []outbox.DecidedStream{
@@ -42,7 +44,7 @@ func TestPreviewDecision(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
 		bundle := setup(ctx, t)
-		decided, err := outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ParkedSelection{Filter: outbox.ParkedFilter{Stream: outbox.StreamWallet}})
+		decided, err := outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ActRedrive, outbox.ParkedSelection{Filter: outbox.ParkedFilter{Stream: outbox.StreamWallet}})
 		require.NoError(t, err)
 		require.Zero(t, decided.NumEvents)
 		require.Empty(t, decided.Streams)
@@ -54,11 +56,11 @@ func TestPreviewDecision(t *testing.T) {
 		bundle := setup(ctx, t)
 		parked := bundle.park(ctx, t, parking{key: "a"})
 		unknown := uuid.New()
-		_, err := outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ParkedSelection{EventIDs: []uuid.UUID{parked, unknown}})
+		_, err := outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ActRedrive, outbox.ParkedSelection{EventIDs: []uuid.UUID{parked, unknown}})
 		require.True(t, fault.Is(err, fault.KindInvalid))
-		require.ErrorContains(t, err, "event "+unknown.String()+" is unknown, and only parked events can be decided on")
+		require.ErrorContains(t, err, "event "+unknown.String()+" is unknown, and only parked events can be redriven")
 
-		_, err = outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ParkedSelection{})
+		_, err = outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ActRedrive, outbox.ParkedSelection{})
 		require.True(t, fault.Is(err, fault.KindInvalid))
 	})
 }
@@ -161,6 +163,96 @@ func TestDecide_Discard(t *testing.T) {
 		require.NotEqual(t, id, bundle.broker.sent[0].EventID)
 	})
 
+	t.Run("TakesEveryUndeliveredEventByItsName", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		keys := bundle.neighbours(ctx, t, 3)
+		bundle.stage(ctx, t, keys[0], keys[1], keys[1], keys[2])
+		bundle.exec(ctx, t, `UPDATE outbox_delivery SET attempts = 1, failures = 1, not_before = clock_timestamp() + interval '1 h' WHERE id = 2`)
+		require.Equal(t, []string{keys[0] + "#1 pending", keys[1] + "#1 delayed", keys[1] + "#2 blocked", keys[2] + "#1 pending"}, bundle.states(ctx, t))
+		ids := bundle.eventIDs(ctx, t)
+
+		preview, err := outbox.PreviewDecision(ctx, bundle.db.Pool, outbox.ActDiscard, outbox.ParkedSelection{EventIDs: ids[:3]})
+		require.NoError(t, err)
+		require.Equal(t, int64(3), preview.NumEvents)
+		require.Len(t, preview.First, 3)
+		require.Zero(t, preview.First[0].ParkedAt)
+		decided, err := outbox.Decide(ctx, bundle.db.Pool, discard(ids[:3]...))
+		require.NoError(t, err)
+		require.Equal(t, int64(3), decided.NumEvents)
+		_, err = bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
+		require.NoError(t, err)
+		require.Equal(t, []string{keys[0] + "#1", keys[1] + "#1", keys[1] + "#2", keys[2] + "#1"}, bundle.broker.keys())
+		for _, sent := range bundle.broker.sent[:3] {
+			require.Equal(t, "truegreen.gap.v1", sent.Type)
+		}
+		require.Len(t, bundle.interventions(ctx, t), 3)
+
+		_, err = outbox.Decide(ctx, bundle.db.Pool, discard(ids[3]))
+		require.ErrorContains(t, err, "is published, and only undelivered events can be discarded")
+		_, err = outbox.Decide(ctx, bundle.db.Pool, discard(ids[0]))
+		require.ErrorContains(t, err, "is discarded, and only undelivered events can be discarded")
+	})
+
+	t.Run("WaitsForALeaseThatHasTheEventInFlight", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		keys := bundle.neighbours(ctx, t, 2)
+		bundle.stage(ctx, t, keys...)
+		id := bundle.eventIDs(ctx, t)[0]
+		answers := make(chan error, 1)
+		bundle.broker.hook = func() {
+			bundle.broker.hook = nil
+			go func() {
+				_, err := outbox.Decide(ctx, bundle.db.Pool, discard(id))
+				answers <- err
+			}()
+			bundle.awaitDecision(ctx, t)
+			require.Empty(t, answers)
+		}
+		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
+		require.NoError(t, err)
+		require.ErrorContains(t, <-answers, "event "+id.String()+" is published")
+		require.Equal(t, []string{keys[0] + "#1 published", keys[1] + "#1 published"}, bundle.states(ctx, t))
+	})
+
+	t.Run("IsSeenByAClaimThatBeganBefore", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		key := bundle.neighbours(ctx, t, 1)[0]
+		bundle.stage(ctx, t, key)
+		bundle.exec(ctx, t, `
+			UPDATE outbox_shard SET lease_owner = 'test', lease_epoch = 7, lease_expires_at = clock_timestamp() + interval '1 h', leased_at = clock_timestamp()
+			WHERE stream = 'rolling' AND shard = $1`, bundle.pass(ctx, t, key).Shard)
+		claim := func() ([]*dbsqlc.OutboxDeliveryClaimRow, error) {
+			return dbsqlc.New().OutboxDeliveryClaim(ctx, bundle.db.Pool, &dbsqlc.OutboxDeliveryClaimParams{
+				ClosedKeys: []string{}, LeaseEpoch: 7, LeaseTtl: time.Hour, MaxEvents: 10, ParkedRowsBlock: true,
+				Shard: int32(bundle.pass(ctx, t, key).Shard), Stream: outbox.StreamRolling,
+			})
+		}
+		tx, err := bundle.db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		_, err = outbox.Decide(ctx, tx, discard(bundle.eventIDs(ctx, t)[0]))
+		require.NoError(t, err, "nobody has it in flight")
+		claimed := make(chan []*dbsqlc.OutboxDeliveryClaimRow, 1)
+		go func() {
+			rows, err := claim()
+			assert.NoError(t, err)
+			claimed <- rows
+		}()
+		bundle.awaitLock(ctx, t, "OutboxDeliveryClaim")
+		require.NoError(t, tx.Commit(ctx))
+		require.Empty(t, <-claimed, "it read the event as it was before")
+		rows, err := claim()
+		require.NoError(t, err)
+		require.Len(t, rows, 1)
+		require.Equal(t, "truegreen.gap.v1", rows[0].Type)
+	})
+
 	t.Run("LeavesNoMarkerForAMarker", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
@@ -189,7 +281,7 @@ func TestDecide_Refusals(t *testing.T) {
 	}{
 		"AnEventThatIsNotParked": {
 			func(parked, pending uuid.UUID) outbox.Decision { return redrive(parked, pending) },
-			"is pending, and only parked events can be decided on; nothing was changed", fault.KindInvalid,
+			"is pending, and only parked events can be redriven; nothing was changed", fault.KindInvalid,
 		},
 		"AnEventThatIsUnknown": {
 			func(parked, _ uuid.UUID) outbox.Decision { return discard(parked, uuid.Max) },
@@ -279,12 +371,7 @@ func TestDecide_LateAcknowledgement(t *testing.T) {
 			decided, err := outbox.Decide(ctx, bundle.db.Pool, decision)
 			answers <- answer{decided, err}
 		}()
-		require.Eventually(t, func() bool {
-			var isWaiting bool
-			bundle.scan(ctx, t, &isWaiting, `
-				SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%outbox_redrive%')`)
-			return isWaiting
-		}, 10*time.Second, 10*time.Millisecond)
+		bundle.awaitLock(ctx, t, "outbox_redrive")
 		require.NoError(t, tx.Commit(ctx))
 		got := <-answers
 		return got.decided, got.err
@@ -332,6 +419,37 @@ func discard(ids ...uuid.UUID) outbox.Decision {
 func (bundle *testBundle) interventions(ctx context.Context, t *testing.T) []string {
 	t.Helper()
 	return bundle.lines(ctx, t, `SELECT format('%s %s %s#%s %s by %s: %s', act, stream, key, key_seq, event_id, by_whom, reason) FROM outbox_intervention ORDER BY id`)
+}
+
+// eventIDs are the ids of all events, in the order of their appends.
+func (bundle *testBundle) eventIDs(ctx context.Context, t *testing.T) []uuid.UUID {
+	t.Helper()
+	rows, err := bundle.db.Pool.Query(ctx, `SELECT event_id FROM outbox_event ORDER BY id`)
+	require.NoError(t, err)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	require.NoError(t, err)
+	return ids
+}
+
+// awaitLock waits until a statement waits for a lock.
+func (bundle *testBundle) awaitLock(ctx context.Context, t *testing.T, statement string) {
+	t.Helper()
+	bundle.awaitActivity(ctx, t, `wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'`, statement)
+}
+
+// awaitDecision waits until a decision waits for a lease.
+func (bundle *testBundle) awaitDecision(ctx context.Context, t *testing.T) {
+	t.Helper()
+	bundle.awaitActivity(ctx, t, `wait_event = 'PgSleep' AND query LIKE '%' || $1 || '%'`, "outbox_discard")
+}
+
+func (bundle *testBundle) awaitActivity(ctx context.Context, t *testing.T, condition, statement string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var isWaiting bool
+		bundle.scan(ctx, t, &isWaiting, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND `+condition+`)`, statement)
+		return isWaiting
+	}, 30*time.Second, 10*time.Millisecond)
 }
 
 // dump is everything that a decision may write.

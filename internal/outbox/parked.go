@@ -34,7 +34,8 @@ type ParkedFilter struct {
 	Type         string
 }
 
-// ParkedEvent is an event that waits for a person.
+// ParkedEvent is an event that waits for an operator. In a preview it may be one that is
+// not delivered and not parked: its ParkedAt, ParkedAge and ParkReason are zero.
 type ParkedEvent struct {
 	Attempts     int // sends that were begun
 	CreatedAt    time.Time
@@ -133,7 +134,7 @@ func listParked(ctx context.Context, db dbsqlc.DBTX, ids []uuid.UUID) ([]ParkedE
 	}
 	events := make([]ParkedEvent, 0, len(rows))
 	for _, row := range rows {
-		events = append(events, ParkedEvent{
+		event := ParkedEvent{
 			Attempts:     int(row.Attempts),
 			CreatedAt:    row.CreatedAt,
 			ErrorClass:   row.LastErrorClass,
@@ -143,12 +144,15 @@ func listParked(ctx context.Context, db dbsqlc.DBTX, ids []uuid.UUID) ([]ParkedE
 			KeySeq:       row.KeySeq,
 			LastError:    row.LastError,
 			ParkedAge:    row.ParkedAge,
-			ParkedAt:     row.ParkedAt,
 			ParkedBlocks: row.ParkPolicy == policyBlock,
 			ParkReason:   row.ParkReason,
 			Stream:       row.Stream,
 			Type:         row.Type,
-		})
+		}
+		if row.ParkedAt != nil {
+			event.ParkedAt = *row.ParkedAt
+		}
+		events = append(events, event)
 	}
 	return events, nil
 }

@@ -130,6 +130,25 @@ func TestRelay_Drain(t *testing.T) {
 		require.Empty(t, bundle.record.completed)
 	})
 
+	t.Run("ParksAtOnceWhatNoMessageCanBeMadeOf", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		keys := bundle.neighbours(ctx, t, 2)
+		bundle.stage(ctx, t, keys...)
+		bundle.broker.err = fmt.Errorf("%w: bad subject", outbox.ErrUnsendable)
+		bundle.broker.judge = func(event outbox.Event) outbox.Class {
+			if event.Key == keys[0] {
+				return outbox.ClassPermanent
+			}
+			return outbox.ClassAcknowledged
+		}
+		_, err := bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
+		require.ErrorContains(t, err, "1 events not delivered and 1 of them parked, 1 acknowledged")
+		require.ErrorContains(t, err, "permanent: no message can be made of it: bad subject")
+		require.Equal(t, []string{keys[0] + "#1 parked", keys[1] + "#1 published"}, bundle.states(ctx, t))
+	})
+
 	t.Run("YieldsAShardThatIsLeased", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()

@@ -24,6 +24,7 @@ type stubBroker struct {
 	mu    sync.Mutex
 	sent  []outbox.Event
 	judge func(outbox.Event) outbox.Class // the fate of an event; nil acknowledges
+	err   error                           // why an event is not acknowledged; nil for errAway
 	hook  func()                          // runs before each batch
 
 	numAsked int   // for a proof
@@ -57,6 +58,9 @@ func (broker *stubBroker) Publish(_ context.Context, events []outbox.Event) []ou
 		}
 		stopped[event.Key] = true
 		outcomes[i].Err = errAway
+		if broker.err != nil {
+			outcomes[i].Err = broker.err
+		}
 	}
 	return outcomes
 }

@@ -66,6 +66,13 @@ WITH held AS MATERIALIZED (
         AND shard.shard = @shard
         AND shard.lease_epoch = @lease_epoch
         AND shard.lease_owner IS NOT NULL
+        -- As it was when the events were read: see outbox_decide.
+        AND shard.num_decisions = (
+            SELECT seen.num_decisions
+            FROM outbox_shard AS seen
+            WHERE seen.stream = @stream
+                AND seen.shard = @shard
+        )
         AND flight.num_events > 0
     RETURNING shard.shard
 )

@@ -20,30 +20,35 @@ ORDER BY parked.parked_at, parked.id
 LIMIT @max_events::integer;
 
 -- name: OutboxParkedList :many
--- OutboxParkedList returns those of the events given that are parked, those first
--- that are parked for longest.
+-- OutboxParkedList returns those of the events given that are not delivered, those
+-- first that are parked for longest, and those last that are not parked.
 SELECT
-    parked.event_id,
-    parked.attempts,
-    parked.created_at,
-    parked.failures,
-    parked.key,
-    parked.key_seq,
-    coalesce(parked.last_error, '')::text AS last_error,
-    coalesce(parked.last_error_class, '')::text AS last_error_class,
-    parked.park_policy,
-    coalesce(parked.park_reason, '')::text AS park_reason,
-    (clock_timestamp() - parked.parked_at)::interval AS parked_age,
-    parked.parked_at::timestamptz AS parked_at,
-    parked.stream,
-    parked.type
-FROM outbox_parked AS parked
-WHERE parked.event_id = ANY (@event_ids::uuid[])
-ORDER BY parked.parked_at, parked.id;
+    event.event_id,
+    delivery.attempts,
+    event.created_at,
+    delivery.failures,
+    event.key,
+    event.key_seq,
+    coalesce(delivery.last_error, '')::text AS last_error,
+    coalesce(delivery.last_error_class, '')::text AS last_error_class,
+    stream.park_policy,
+    coalesce(delivery.park_reason, '')::text AS park_reason,
+    coalesce(clock_timestamp() - delivery.parked_at, '0')::interval AS parked_age,
+    delivery.parked_at,
+    event.stream,
+    event.type
+FROM outbox_event AS event
+JOIN outbox_delivery AS delivery ON delivery.id = event.id
+JOIN outbox_stream AS stream ON stream.stream = event.stream
+WHERE event.event_id = ANY (@event_ids::uuid[])
+    AND delivery.published_at IS NULL
+    AND delivery.discarded_at IS NULL
+ORDER BY delivery.parked_at, delivery.id;
 
 -- name: OutboxParkedUnfit :many
--- OutboxParkedUnfit returns the first of the events given that is not parked, with
--- its state, 'unknown' for one that there is not; nothing when all are parked.
+-- OutboxParkedUnfit returns the first of the events given that is not parked, or that
+-- is not undelivered where those that are not parked are fit too, with its state,
+-- 'unknown' for one that does not exist; nothing when all are fit.
 WITH given AS (
     SELECT unnest(@event_ids::uuid[]) AS event_id
 )
@@ -52,7 +57,10 @@ SELECT
     coalesce(events.state, 'unknown')::text AS state
 FROM given
 LEFT JOIN outbox_events AS events ON events.event_id = given.event_id
-WHERE events.state IS DISTINCT FROM 'parked'
+WHERE CASE
+    WHEN @fit_unparked::boolean THEN events.state IS NULL OR events.state IN ('published', 'discarded')
+    ELSE events.state IS DISTINCT FROM 'parked'
+END
 LIMIT 1;
 
 -- name: OutboxParkedPerStream :many
@@ -70,7 +78,7 @@ GROUP BY event.stream, stream.park_policy
 ORDER BY event.stream;
 
 -- name: OutboxParkedDiscard :one
--- OutboxParkedDiscard gives parked events up; see the SQL function outbox_discard.
+-- OutboxParkedDiscard gives undelivered events up; see the SQL function outbox_discard.
 SELECT outbox_discard(@event_ids::uuid[], @by_whom::text, @reason::text)::bigint AS num_events;
 
 -- name: OutboxParkedRedrive :one

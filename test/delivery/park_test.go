@@ -132,6 +132,30 @@ func TestPark_PermanentError(t *testing.T) {
 	})
 }
 
+// TestPark_NoMessageCanBeMadeOfIt has events stored that the client refuses to send, as
+// an append once let them in: the broker is not to blame, and nothing waits for it.
+func TestPark_NoMessageCanBeMadeOfIt(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	bundle := setup(ctx, t, patient())
+	keys := bundle.keys(ctx, t, 4)
+	unsendable := make(map[string]uuid.UUID)
+	for _, stream := range bundle.streams {
+		id := bundle.stage(ctx, t, stream.Name, interleaved(keys, 12)...)[4]
+		bundle.exec(ctx, t, `BEGIN; SET LOCAL session_replication_role = replica; UPDATE outbox_event SET type = 'not sendable' WHERE event_id = '`+id.String()+`'; COMMIT`)
+		unsendable[stream.Name] = id
+	}
+	bundle.start(ctx, t)
+	for _, stream := range bundle.streams {
+		failed := bundle.failure(ctx, t, stream)
+		require.Contains(t, failed.Errors[0], "1 events not delivered and 1 of them parked, ")
+		require.Contains(t, failed.Errors[0], ": permanent: no message can be made of it: nats: invalid subject")
+		require.Zero(t, bundle.backoff(ctx, t, stream), "the broker is well")
+		require.Equal(t, []uuid.UUID{unsendable[stream.Name]}, bundle.parked(ctx, t, stream))
+		bundle.requireParkPolicy(ctx, t, stream, keys[0], 3)
+	}
+}
+
 // requireParkPolicy checks what became of the perKey events of a key whose second
 // one is parked, once everything else is delivered.
 func (bundle *testBundle) requireParkPolicy(ctx context.Context, t *testing.T, stream outbox.Stream, key string, perKey int) {

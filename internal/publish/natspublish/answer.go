@@ -121,6 +121,8 @@ func refusal(err error) outbox.Outcome {
 // sendFailure classifies an error of sending: nothing has left.
 func (publisher *Publisher) sendFailure(err error) outbox.Outcome {
 	switch {
+	case errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrBadHeaderMsg), errors.Is(err, nats.ErrInvalidMsg):
+		return outbox.Outcome{Class: outbox.ClassPermanent, Err: fmt.Errorf("%w: %w", outbox.ErrUnsendable, err)}
 	case errors.Is(err, nats.ErrMaxPayload):
 		return outbox.Outcome{Class: outbox.ClassPermanent, Err: fmt.Errorf("larger than the broker's max_payload: %w", err)}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

@@ -159,6 +159,27 @@ func TestPublisher_Publish_Answers(t *testing.T) {
 	}
 }
 
+// TestPublisher_Publish_Unsendable has an event of which the client makes no message.
+func TestPublisher_Publish_Unsendable(t *testing.T) {
+	t.Parallel()
+	for way, mark := range ways() {
+		if mark == nil {
+			continue
+		}
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			bundle := setup(ctx, t)
+			events := mark(freshKeys(300))
+			events[7].Type = "wallet.de posited.v1"
+			outcomes := publish(ctx, bundle.publisher, events...)
+			require.Equal(t, map[outbox.Class]int{outbox.ClassAcknowledged: 299, outbox.ClassPermanent: 1}, classes(outcomes))
+			require.ErrorIs(t, outcomes[7].Err, outbox.ErrUnsendable)
+			require.ErrorIs(t, outcomes[7].Err, nats.ErrBadSubject)
+		})
+	}
+}
+
 // TestPublisher_Publish_Silence lets nobody answer.
 func TestPublisher_Publish_Silence(t *testing.T) {
 	t.Parallel()
