@@ -1,6 +1,9 @@
 package activity
 
-import "math/bits"
+import (
+	"math/bits"
+	"strings"
+)
 
 // field is one field of a line, as a bit; a set of them is a fieldSet.
 type field uint16
@@ -143,3 +146,18 @@ func (s fieldSet) all(yield func(field) bool) {
 		}
 	}
 }
+
+// allFields is the set of all fields.
+const allFields fieldSet = 1<<numFields - 1
+
+// names are the names of the fields, always in the same order.
+func (s fieldSet) names() []string {
+	var names []string
+	for f := range s.all {
+		names = append(names, f.String())
+	}
+	return names
+}
+
+// String lists the names.
+func (s fieldSet) String() string { return strings.Join(s.names(), ", ") }

@@ -123,7 +123,7 @@ func TestService_Import_badLines(t *testing.T) {
 		"UnknownPlayer":  {`{"type":"deposit","id":"d","player":"p-9","amount":1,"at":"2026-11-02T01:00:00Z"}`, `deposit d: player p-9 is not known`},
 		"ReusedID":       {`{"type":"deposit","id":"d-3","player":"p-1","amount":2,"at":"2026-11-02T00:03:00Z"}`, `deposit d-3 is known with amount 1, this line says 2`},
 		"ReusedInBatch":  {`{"type":"deposit","id":"d-12","player":"p-1","amount":2,"at":"2026-11-02T00:12:00Z"}`, `deposit d-12 is known with amount 1, this line says 2`},
-		"UnknownField":   {`{"type":"void","bet":"b","why":"","at":"2026-11-02T00:12:00Z"}`, `field "why" is not known`},
+		"UnknownField":   {`{"type":"void","bet":"b","why":"","at":"2026-11-02T00:12:00Z"}`, `field "why" is not known; there are agent, amount, at, bet, category, currency, id, parent, payout, player, rolling_ppm, source, stake, status, type, vip`},
 		"TooLong":        {`{"type":"` + strings.Repeat("x", activity.MaxLineBytes) + `"}`, `longer than 65536 bytes`},
 	} {
 		t.Run("RollBackTheirBatchAndNoMore/"+name, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestService_Import_badFiles(t *testing.T) {
 		bundle := setup(ctx, t)
 		file := zipped(t, fileOf(deposits(24)...))
 		_, err := bundle.imported(ctx, "x.gz", file[:len(file)-8], 10)
-		require.ErrorContains(t, err, "the gzip stream ends too early: the file is cut off")
+		require.ErrorContains(t, err, "the gzip data ends too early: the file is cut off")
 		require.True(t, fault.Is(err, fault.KindInvalid))
 		bundle.requireBalance(ctx, t, "p-1", 19, 19)
 	})
@@ -180,8 +180,32 @@ func TestService_Import_badFiles(t *testing.T) {
 		file := []byte(zipped(t, fileOf(deposits(24)...)))
 		file[len(file)-6] ^= 0xff // of the checksum
 		_, err := bundle.imported(ctx, "x.gz", string(file), 10)
-		require.ErrorContains(t, err, "the gzip stream is damaged: ")
+		require.ErrorContains(t, err, "the gzip data is damaged: ")
 		require.ErrorContains(t, err, "; the last line applied is 20; ")
+	})
+
+	t.Run("SaysWhatFollowsAZippedFile", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		file := zipped(t, fileOf(deposits(24)...))
+		for _, garbage := range []string{"x", "garbage", "more than ten bytes of garbage", "\x00\x00\x00\x00"} {
+			_, err := bundle.imported(ctx, "x.gz", file+garbage, 10)
+			require.ErrorContains(t, err, "the gzip data ends, and something else follows it in the file, starting with the bytes ")
+			require.True(t, fault.Is(err, fault.KindInvalid))
+		}
+		_, err := bundle.imported(ctx, "x.gz", file+"\x1f\x8b\x08", 10)
+		require.ErrorContains(t, err, "the gzip data ends too early: the file is cut off")
+	})
+
+	t.Run("TakesSeveralZippedFilesOneBehindTheOther", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		lines := deposits(24)
+		result, err := bundle.imported(ctx, "x.gz", zipped(t, fileOf(lines[:11]...))+zipped(t, "")+zipped(t, fileOf(lines[11:]...)), 10)
+		require.NoError(t, err)
+		require.EqualValues(t, 24, result.NumApplied)
 	})
 
 	t.Run("SaysThatAZippedFileIsNone", func(t *testing.T) {

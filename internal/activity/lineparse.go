@@ -26,6 +26,9 @@ func ParseLine(data []byte) (Line, error) {
 	// Every string of the line is a part of this one.
 	text := string(data)
 	if !utf8.ValidString(text) {
+		if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {
+			return Line{}, fault.Invalid("begins with the byte-order mark of UTF-16: save the file as UTF-8 without a byte-order mark")
+		}
 		return Line{}, fault.Invalid("not valid UTF-8")
 	}
 
@@ -64,7 +67,7 @@ func assemble(given fieldSet, values *[numFields]token) (Line, error) {
 		return line, unknownType(typeName)
 	}
 	for f := range (given &^ wanted).all {
-		return line, fault.Invalid("a %s line has no field %q", line.Type, f)
+		return line, fault.Invalid("a %s line has no field %q; it has %s", line.Type, f, wanted)
 	}
 	for f := range (wanted &^ given).all {
 		return line, fault.Invalid("%s is missing", f)
@@ -180,10 +183,15 @@ func strictRFC3339(text string) bool {
 	return offset[1:3] < "24" && offset[4:] < "60"
 }
 
+// byteOrderMark is what some editors put at the start of a file.
+const byteOrderMark = "\ufeff"
+
 // explainSyntax says why a text could not be read as a line.
 func explainSyntax(text string) error {
 	trimmed := strings.TrimSpace(text)
 	switch {
+	case strings.HasPrefix(trimmed, byteOrderMark):
+		return fault.Invalid("begins with a byte-order mark (BOM), which editors do not show: save the file as UTF-8 without it")
 	case trimmed == "":
 		return fault.Invalid("the line is empty")
 	case !json.Valid([]byte(text)):

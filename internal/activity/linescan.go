@@ -2,9 +2,11 @@ package activity
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"truegreen/internal/fault"
+	"truegreen/internal/nearest"
 )
 
 // tokenKind is the kind of a JSON value.
@@ -96,7 +98,10 @@ func (s *scanner) scanField(values *[numFields]token) (field, error) {
 	if !json.Valid([]byte(s.text)) {
 		return 0, errSyntax
 	}
-	return 0, fault.Invalid("field %q is not known", shorten(name))
+	if near := nearest.Of(strings.ToLower(name), allFields.names()); near != "" {
+		return 0, fault.Invalid("field %q is not known; did you mean %q?", shorten(name), near)
+	}
+	return 0, fault.Invalid("field %q is not known; there are %s", shorten(name), strings.Join(slices.Sorted(slices.Values(allFields.names())), ", "))
 }
 
 func (s *scanner) skipSpace() {

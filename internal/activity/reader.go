@@ -3,8 +3,6 @@ package activity
 import (
 	"bufio"
 	"bytes"
-	"compress/flate"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -29,19 +27,19 @@ type Reader struct {
 // and is none, and with the source's own error.
 func NewReader(name string, source io.Reader) (*Reader, error) {
 	reader := &Reader{source: bufio.NewReaderSize(source, MaxLineBytes)}
-	start, err := reader.source.Peek(2)
+	start, err := reader.source.Peek(len(gzipMagic))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	if !bytes.Equal(start, []byte{0x1f, 0x8b}) {
+	if string(start) != gzipMagic {
 		if strings.HasSuffix(name, ".gz") {
 			return nil, fault.Invalid("not gzip, though its name says so")
 		}
 		return reader, nil
 	}
-	unzipped, err := gzip.NewReader(reader.source)
+	unzipped, err := newUnzipper(reader.source)
 	if err != nil {
-		return nil, fault.Invalid("read gzip: %w", err)
+		return nil, err
 	}
 	reader.source = bufio.NewReaderSize(unzipped, MaxLineBytes)
 	return reader, nil
@@ -60,10 +58,8 @@ func (reader *Reader) Read() (Line, error) {
 			return Line{}, fault.Invalid("longer than %d bytes", MaxLineBytes)
 		case errors.Is(err, io.EOF) && len(text) == 0:
 			return Line{}, io.EOF
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			return Line{}, fault.Invalid("the gzip stream ends too early: the file is cut off")
-		case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), isCorrupt(err):
-			return Line{}, fault.Invalid("the gzip stream is damaged: %w", err)
+		case fault.Is(err, fault.KindInvalid):
+			return Line{}, err
 		case err != nil && !errors.Is(err, io.EOF):
 			return Line{}, fmt.Errorf("read: %w", err)
 		}
@@ -75,8 +71,3 @@ func (reader *Reader) Read() (Line, error) {
 
 // Number is the number of the line read last, from 1, blank ones counted.
 func (reader *Reader) Number() int64 { return reader.number }
-
-func isCorrupt(err error) bool {
-	var corrupt flate.CorruptInputError
-	return errors.As(err, &corrupt)
-}

@@ -334,6 +334,8 @@ func TestLoad_UnknownNames(t *testing.T) {
 	for name, line := range map[string]string{
 		"TRUEGREEN_OUTBOX_BATCHES":    "TRUEGREEN_OUTBOX_BATCHES is not a setting; did you mean TRUEGREEN_OUTBOX_BATCH?",
 		"TRUEGREEN_LOGLEVEL":          "TRUEGREEN_LOGLEVEL is not a setting; did you mean TRUEGREEN_LOG_LEVEL?",
+		"TRUEGREEN_FOO":               "TRUEGREEN_FOO is not a setting",
+		"TRUEGREEN_LGO":               "TRUEGREEN_LGO is not a setting; did you mean TRUEGREEN_LOG?",
 		"TRUEGREEN_COMPLETELY_ABSENT": "TRUEGREEN_COMPLETELY_ABSENT is not a setting",
 		"TRUEGREEN_":                  "TRUEGREEN_ is not a setting",
 	} {

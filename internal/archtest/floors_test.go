@@ -56,6 +56,7 @@ var places = map[string]place{
 	"internal/telemetry":       {1, 0},
 	"internal/fault":           {0, 0},
 	"internal/money":           {0, 0},
+	"internal/nearest":         {0, 0},
 	"internal/timewindow":      {0, 0},
 	"jobs":                     {0, 0},
 	"migrations":               {1, 1},

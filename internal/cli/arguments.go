@@ -66,6 +66,14 @@ func checkLength(flag, text string, most int) error {
 	return nil
 }
 
+// noArgs wants none.
+func noArgs(command *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument, got %q", command.Name(), args[0])
+	}
+	return nil
+}
+
 // namedArgs wants one argument for each of names, none of them blank.
 func namedArgs(names ...string) cobra.PositionalArgs {
 	wanted := "one " + names[0]

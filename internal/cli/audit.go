@@ -30,7 +30,7 @@ func (p *program) auditCommand() *cobra.Command {
 		Long: `Checks the invariants of the books, each of which has a view in the database that
 must be empty, and prints what breaks them. Changes nothing. Exit code 0: no
 findings. 1: findings. 2: the database could not be asked.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, _ []string) error {

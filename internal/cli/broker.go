@@ -14,7 +14,7 @@ func (p *program) brokerCommand() *cobra.Command {
 		Long: `Creates the streams on the broker that are missing, and brings the others to what
 is needed. Stores in the database how large an event may be, for appends to
 check. May be repeated.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	jsonFlag(provision, &asJSON)
 	p.leaf(provision, []string{groupBroker, groupDatabase}, func(ctx context.Context, _ []string) error {

@@ -74,6 +74,9 @@ func Execute(ctx context.Context, options Options, args []string) int {
 	root.SetArgs(args)
 
 	used, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = program.helpError
+	}
 	return program.exitCode(used, err)
 }
 
@@ -86,6 +89,9 @@ func New(options Options) *cobra.Command {
 // program is one run of truegreen.
 type program struct {
 	Options
+
+	// helpError is of --help behind a command that there is not.
+	helpError error
 
 	// started tells failures of an action from those of cobra, all of which are
 	// about what was typed.
@@ -116,6 +122,14 @@ func (p *program) root() *cobra.Command {
 	root.SetErr(p.Streams.Err)
 	root.SetIn(p.Streams.In)
 	root.SetOut(p.Streams.Out)
+	root.SetFlagErrorFunc(unknownFlag)
+	root.SetHelpCommand(helpCommand(root))
+	printHelp := root.HelpFunc()
+	root.SetHelpFunc(func(command *cobra.Command, args []string) {
+		if p.helpError = checkHelp(command); p.helpError == nil {
+			printHelp(command, args)
+		}
+	})
 	root.AddCommand(
 		p.devCommand(), p.workerCommand(), p.brokerCommand(), p.migrateCommand(),
 		p.importCommand(), p.sampleCommand(), p.programmesCommand(), p.settlementCommand(),
@@ -151,15 +165,6 @@ func group(command *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	command.RunE = func(*cobra.Command, []string) error { return nil }
 	command.AddCommand(below...)
 	return command
-}
-
-func unknownCommand(parent *cobra.Command, name string) error {
-	parent.SuggestionsMinimumDistance = 2
-	near := parent.SuggestionsFor(name)
-	if len(near) == 0 {
-		return fmt.Errorf("unknown command %q", name)
-	}
-	return fmt.Errorf("unknown command %q; did you mean %s?", name, near[0])
 }
 
 // exit is the error of a command that has said all there is to say.

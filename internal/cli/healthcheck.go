@@ -16,7 +16,7 @@ func (p *program) healthcheckCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "healthcheck [flags]",
 		Short: "Asks a running process whether it is well: exit code 0 or 1",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	command.Flags().StringVar(&check, "check", "ready", strings.Join(checks, ", "))
 	jsonFlag(command, &asJSON)

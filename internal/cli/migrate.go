@@ -18,7 +18,7 @@ func (p *program) migrateUpCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "up [flags]",
 		Short: "Applies every migration that the database lacks",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, _ []string) error {
@@ -46,7 +46,7 @@ func (p *program) migrateDownCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "down [flags]",
 		Short: "Undoes the newest migration, data included",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, _ []string) error {
@@ -73,7 +73,7 @@ func (p *program) migrateStatusCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "status [flags]",
 		Short: "Lists the migrations and which of them the database has",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, _ []string) error {

@@ -59,7 +59,7 @@ parked and waits for a person, or the database could not be asked.
 
 Whether events move is judged by 'truegreen status', not here: due events that
 are old change no exit code of this command.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, _ []string) error {
@@ -102,7 +102,7 @@ Under the park policy block later events of their keys wait behind them; under
 skip they went on.
 
 ` + filterHelp,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	flags := addFilterFlags(command.Flags())
 	command.Flags().IntVar(&limit, "limit", defaultParkedLimit, fmt.Sprintf("how many at most, from 1 to %d", maxParkedLimit))

@@ -91,7 +91,7 @@ With --adopt, for after the restore of an older backup of the database, events
 that the broker has are marked as published, and the numbers of keys are raised
 to the broker's; what was adopted leaves no finding. Everything else changes
 nothing.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	flags := command.Flags()
 	flags.BoolVar(&request.Adopt, "adopt", false, "mark as published what the broker has")

@@ -290,7 +290,7 @@ func TestExecute_OutboxWrongUsage(t *testing.T) {
 		"NobodyDecides":             {[]string{"discard", firstEventID, "--reason=x", "--as= "}, "--as must be given"},
 		"AFilterOfParked":           {[]string{"parked", "--type="}, "--type must not be empty"},
 		"ALimitOfParked":            {[]string{"parked", "--limit=0"}, "--limit must be from 1 to 10000, got 0"},
-		"AnArgumentOfParked":        {[]string{"parked", firstEventID}, "unknown command"},
+		"AnArgumentOfParked":        {[]string{"parked", firstEventID}, "parked takes no argument"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -24,7 +24,7 @@ sample activity that goes on. Prints where it can be reached, and writes the
 same to the file env in the data folder. Ctrl-C stops it all.
 
 A DATABASE_URL that happens to be set is not used; --database-url is.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	flags := command.Flags()
 	flags.IntVar(&options.BrokerPort, "broker-port", defaultBrokerPort, "port of NATS; another if it is taken, a free one for 0")
@@ -49,7 +49,7 @@ func (p *program) workerCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "worker [flags]",
 		Short: "Works the loops: the process to run in production",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	groups := []string{groupBroker, groupDatabase, groupHTTP, groupLog, groupWorker}
 	return p.leaf(command, groups, func(ctx context.Context, _ []string) error {

@@ -150,7 +150,7 @@ func (p *program) programmesListCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "list [flags]",
 		Short: "Lists the programmes and all their versions",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, _ []string) error {

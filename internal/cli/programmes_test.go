@@ -160,7 +160,7 @@ func TestExecute_ProgrammesWrongUsage(t *testing.T) {
 		"ApproveVersionWord":  {[]string{"approve", "x", "v2"}, "VERSION must be a whole number from 1 to 2147483647, got \"v2\"\nsee 'truegreen programmes approve --help'\n"},
 		"ApproveVersionLarge": {[]string{"approve", "x", "2147483648"}, "VERSION must be a whole number from 1 to 2147483647, got \"2147483648\"\nsee 'truegreen programmes approve --help'\n"},
 		"GroupAlone":          {nil, "programmes needs a command\nsee 'truegreen programmes --help'\n"},
-		"ListOfOne":           {[]string{"list", "x"}, "unknown command \"x\" for \"truegreen programmes list\"\nsee 'truegreen programmes list --help'\n"},
+		"ListOfOne":           {[]string{"list", "x"}, "list takes no argument, got \"x\"\nsee 'truegreen programmes list --help'\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

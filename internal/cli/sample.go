@@ -14,7 +14,7 @@ func (p *program) sampleCommand() *cobra.Command {
 		Short: "Writes believable activity to standard output",
 		Long: `Writes agents, players, payments and bets to standard output, as JSON Lines that
 import takes. The same seed, players and days make the same lines.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	flags := command.Flags()
 	flags.IntVar(&options.Days, "days", 14, "how many days of activity")

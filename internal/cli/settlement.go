@@ -84,7 +84,7 @@ func (p *program) settlementListCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "list [flags]",
 		Short: "Lists runs, the newest first",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	command.Flags().IntVar(&filter.Limit, "limit", defaultRunLimit, fmt.Sprintf("how many at most, from 1 to %d", maxRunLimit))
 	command.Flags().StringVar(&filter.Programme, "programme", "", "code of a programme; without it, all")

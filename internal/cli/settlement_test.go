@@ -313,7 +313,7 @@ func TestExecute_SettlementWrongUsage(t *testing.T) {
 		"ShowLarge":           {[]string{"show", "9223372036854775808"}, "RUN_ID" + number + `"9223372036854775808"`},
 		"ShowTwo":             {[]string{"show", "1", "2"}, "show takes one RUN_ID, got 2"},
 		"ShowZero":            {[]string{"show", "0"}, "RUN_ID" + number + `"0"`},
-		"Unknown":             {[]string{"frobnicate"}, `unknown command "frobnicate"`},
+		"Unknown":             {[]string{"frobnicate"}, `unknown command "frobnicate"; truegreen settlement has acknowledge, adjust, approve, cancel, explain, export, list, preview, reject, retry, run, show`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

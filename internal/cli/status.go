@@ -147,7 +147,7 @@ func (p *program) statusCommand() *cobra.Command {
 settlements, as the database has them. Exit code 0: good. 1: degraded, it works
 and something wants attention. 2: bad, something stands still, or the database
 could not be asked.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, []string{groupDatabase}, func(ctx context.Context, _ []string) error {

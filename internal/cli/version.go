@@ -14,7 +14,7 @@ func (p *program) versionCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "version [flags]",
 		Short: "Prints the version of this binary",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	jsonFlag(command, &asJSON)
 	return p.leaf(command, nil, func(context.Context, []string) error {
