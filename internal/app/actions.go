@@ -34,6 +34,9 @@ func (actions *actions) BrokerProvision(ctx context.Context) ([]cli.BrokerStream
 		return nil, err
 	}
 	defer pool.Close()
+	if err := checkSchema(ctx, pool); err != nil {
+		return nil, err
+	}
 	publisher, err := connectBroker(actions.logger, actions.config, actions.config.BrokerURL.Reveal())
 	if err != nil {
 		return nil, err
@@ -118,6 +121,9 @@ func (actions *actions) decide(
 		return err
 	}
 	defer pool.Close()
+	if err := checkSchema(ctx, pool); err != nil {
+		return err
+	}
 	// A client without queues or workers inserts and controls only.
 	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Logger: actions.logger})
 	if err != nil {

@@ -353,6 +353,9 @@ func checkSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil {
 		return err
 	}
+	if err := migrations.CheckRowSecurity(ctx, pool); err != nil {
+		return err
+	}
 	schema, err := migrations.ReadSchema(ctx, pool)
 	if err != nil {
 		return err

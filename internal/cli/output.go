@@ -117,3 +117,8 @@ func orDash(text string) string {
 func nextStep(format string, args ...any) string {
 	return fmt.Sprintf("  next: truegreen "+format+"\n", args...)
 }
+
+// nextStepOfAnother is a nextStep for somebody other than who did the step before.
+func nextStepOfAnother(format string, args ...any) string {
+	return fmt.Sprintf("  next, by somebody else: truegreen "+format+"\n", args...)
+}

@@ -140,7 +140,7 @@ func (version ProgrammeVersion) applied() string {
 	}
 	text := fmt.Sprintf("%s: %s, %s\n", version.Code, what, version.Status)
 	if version.Status == ProgrammeWaits {
-		text += nextStep("programmes approve %s %d --as SOMEBODY-ELSE", version.Code, version.Version)
+		text += nextStepOfAnother("programmes approve %s %d", version.Code, version.Version)
 	}
 	return text
 }

@@ -23,7 +23,7 @@ func TestExecute_ProgrammesApply(t *testing.T) {
 		require.Equal(t, []string{"apply " + file + " as cli:ana: programmes: []\n"}, bundle.actions.calls)
 		require.Equal(t, []string{"database"}, bundle.groups)
 		require.Equal(t, `first-deposit: created version 2, waits for approval
-  next: truegreen programmes approve first-deposit 2 --as SOMEBODY-ELSE
+  next, by somebody else: truegreen programmes approve first-deposit 2
 weekly-cashback: unchanged (version 1), in force
 `, bundle.out.String())
 		require.Empty(t, bundle.errOut.String())

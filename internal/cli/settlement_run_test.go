@@ -137,7 +137,7 @@ func TestExecute_SettlementRun(t *testing.T) {
 					"2 evaluated, 2 eligible, 0 credited, 0 failed, 0 withheld, 0 excluded, 2 pending; " +
 					"eligible 9007199254740993 KRW, credited 0 KRW, failed 0 KRW (minor units); " +
 					"waits for approval by somebody other than ana\n" +
-					"  next: truegreen settlement approve 12 --as SOMEBODY-ELSE\n" +
+					"  next, by somebody else: truegreen settlement approve 12\n" +
 					"  next: truegreen settlement show 12\n",
 			},
 			"WaitingInputs": {

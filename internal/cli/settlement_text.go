@@ -87,7 +87,7 @@ func (run SettlementRun) decisions() string {
 	undelivered := run.Outcome == outcomePartial || run.Outcome == outcomeNoneDelivered
 	switch {
 	case run.State == stateAwaitingApproval:
-		return nextStep("settlement approve %d --as SOMEBODY-ELSE", run.RunID)
+		return nextStepOfAnother("settlement approve %d", run.RunID)
 	case run.State == stateDone && undelivered && run.AcknowledgedAt == nil:
 		return nextStep("settlement retry %d", run.RunID) + nextStep("settlement acknowledge %d --reason TEXT", run.RunID)
 	case run.State == stateAborted && run.StartedAt != nil:

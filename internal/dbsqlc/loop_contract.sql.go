@@ -28,6 +28,33 @@ func (q *Queries) LoopContractEnsureQueue(ctx context.Context, db DBTX, arg *Loo
 	return err
 }
 
+const loopContractNames = `-- name: LoopContractNames :many
+SELECT loop
+FROM loop_contract
+ORDER BY sort_order, loop
+`
+
+// LoopContractNames returns the names of all loops, in the order of status.
+func (q *Queries) LoopContractNames(ctx context.Context, db DBTX) ([]string, error) {
+	rows, err := db.Query(ctx, loopContractNames)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var loop string
+		if err := rows.Scan(&loop); err != nil {
+			return nil, err
+		}
+		items = append(items, loop)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const loopContractPause = `-- name: LoopContractPause :one
 UPDATE loop_contract
 SET

@@ -13,6 +13,38 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+const programmeAllCodes = `-- name: ProgrammeAllCodes :many
+SELECT code
+FROM programme
+ORDER BY code
+LIMIT $1
+`
+
+type ProgrammeAllCodesParams struct {
+	MaxRows int32
+}
+
+// ProgrammeAllCodes returns the codes of all programmes, in order.
+func (q *Queries) ProgrammeAllCodes(ctx context.Context, db DBTX, arg *ProgrammeAllCodesParams) ([]string, error) {
+	rows, err := db.Query(ctx, programmeAllCodes, arg.MaxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var code string
+		if err := rows.Scan(&code); err != nil {
+			return nil, err
+		}
+		items = append(items, code)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const programmeCodes = `-- name: ProgrammeCodes :many
 SELECT programme.code
 FROM programme

@@ -899,6 +899,19 @@ func (q *Queries) SettlementRunLock(ctx context.Context, db DBTX, arg *Settlemen
 	return &i, err
 }
 
+const settlementRunNewest = `-- name: SettlementRunNewest :one
+SELECT coalesce(max(id), 0)::bigint AS id
+FROM settlement_run
+`
+
+// SettlementRunNewest returns the highest number that a run has, 0 for none.
+func (q *Queries) SettlementRunNewest(ctx context.Context, db DBTX) (int64, error) {
+	row := db.QueryRow(ctx, settlementRunNewest)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
+}
+
 const settlementRunOfPeriod = `-- name: SettlementRunOfPeriod :one
 SELECT run.id, run.state, run.abort_reason, run.outcome, run.period_id, run.started_at, version.version
 FROM settlement_run AS run

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"slices"
 	"time"
 
@@ -97,7 +98,7 @@ func Pause(ctx context.Context, tx pgx.Tx, queues QueueControl, decision Decisio
 		PausedBy:    decision.By,
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fault.NotFound("pause loop %s: there is no such loop", decision.Loop)
+		return noLoop(ctx, tx, "pause", decision.Loop)
 	}
 	if err != nil {
 		return fmt.Errorf("pause loop %s: %w", decision.Loop, err)
@@ -124,7 +125,7 @@ func Resume(ctx context.Context, tx pgx.Tx, queues QueueControl, decision Decisi
 	}
 	queue, err := queries.LoopContractResume(ctx, tx, &dbsqlc.LoopContractResumeParams{Loop: decision.Loop})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fault.NotFound("resume loop %s: there is no such loop", decision.Loop)
+		return noLoop(ctx, tx, "resume", decision.Loop)
 	}
 	if err != nil {
 		return fmt.Errorf("resume loop %s: %w", decision.Loop, err)
@@ -137,4 +138,16 @@ func Resume(ctx context.Context, tx pgx.Tx, queues QueueControl, decision Decisi
 		return fmt.Errorf("resume loop %s: resume queue %s: %w", decision.Loop, queue, err)
 	}
 	return nil
+}
+
+// noLoop refuses a name that no loop has, and names those that exist.
+func noLoop(ctx context.Context, tx pgx.Tx, act, loop string) error {
+	names, err := queries.LoopContractNames(ctx, tx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s loop %s: list loops: %w", act, loop, err)
+	case len(names) == 0:
+		return fault.NotFound("%s loop %s: no loop is registered yet: the first worker that starts registers them", act, loop)
+	}
+	return fault.NotFound("%s loop %s: there is no such loop; there are %s", act, loop, strings.Join(names, ", "))
 }

@@ -81,7 +81,7 @@ func (alarm *Alarm) Do() string {
 	case AlarmHeldBack, AlarmInputsOverdue:
 		return fmt.Sprintf("truegreen settlement preview %s %s", alarm.Programme, alarm.Period)
 	case AlarmApprovalOverdue:
-		return fmt.Sprintf("truegreen settlement show %d; truegreen settlement approve %[1]d --as WHO", alarm.RunID)
+		return fmt.Sprintf("truegreen settlement show %d; truegreen settlement approve %[1]d", alarm.RunID)
 	case AlarmNotAcknowledged:
 		return fmt.Sprintf("truegreen settlement show %d; truegreen settlement acknowledge %[1]d --reason TEXT", alarm.RunID)
 	case AlarmJobContradicts:

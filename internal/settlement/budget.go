@@ -26,7 +26,7 @@ func termsInForce(ctx context.Context, db dbsqlc.DBTX, code, key string) (planne
 	if err != nil {
 		return planned{}, err
 	}
-	return planOf(versions, code, key)
+	return planOf(ctx, db, versions, code, key)
 }
 
 // reserve looks whether the budget of a run's programme has room for all that the run

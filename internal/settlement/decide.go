@@ -33,7 +33,7 @@ func (service *Service) Approve(ctx context.Context, decision Decision) (Result,
 		case run.State != stateAwaitingApproval:
 			return fault.Invalid("it is %s, and only a run that awaits approval can be approved", describe(run))
 		case run.CreatedBy == decision.By:
-			return fault.Invalid("%s made it, so somebody else must approve it: give another name with --as", decision.By)
+			return fault.Invalid("%s made it, so somebody else must approve it", decision.By)
 		}
 		budget, err := reserve(ctx, tx, row)
 		if err != nil {
@@ -133,8 +133,17 @@ func checkPerson(by string) error {
 	return nil
 }
 
-// errNoRun refuses the number of a run.
-var errNoRun = fault.NotFound("there is no such run: see truegreen settlement list")
+// noRun refuses a number that no run has.
+func noRun(ctx context.Context, db dbsqlc.DBTX, runID int64) error {
+	newest, err := queries.SettlementRunNewest(ctx, db)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for the newest run: %w", err)
+	case newest == 0:
+		return fault.NotFound("there is no run %d, and no other yet", runID)
+	}
+	return fault.NotFound("there is no run %d; the newest is %d: see truegreen settlement list", runID, newest)
+}
 
 // decide runs fn in a transaction that has locked the run.
 func (service *Service) decide(
@@ -148,7 +157,7 @@ func (service *Service) decide(
 		}
 		row, err := queries.SettlementRunLock(ctx, tx, &dbsqlc.SettlementRunLockParams{ID: decision.RunID})
 		if errors.Is(err, pgx.ErrNoRows) {
-			return errNoRun
+			return noRun(ctx, tx, decision.RunID)
 		}
 		if err != nil {
 			return fmt.Errorf("lock it: %w", err)

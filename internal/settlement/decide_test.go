@@ -34,7 +34,7 @@ func TestService_Plan(t *testing.T) {
 			kind         fault.Kind
 			text         string
 		}{
-			{"nothing", week, fault.KindNotFound, "there is no programme nothing"},
+			{"nothing", week, fault.KindNotFound, "there is no programme nothing; there are weekly"},
 			{"weekly", "2026-W99", fault.KindInvalid, "2026-W99"},
 			{"weekly", "2026-11", fault.KindInvalid, "2026-11"},
 			{"weekly", "2026-W40", fault.KindInvalid, "no approved version was in force on 2026-09-28"},
@@ -69,6 +69,7 @@ func TestService_Decisions(t *testing.T) {
 		_, err := bundle.service.Approve(ctx, settlement.Decision{By: "maker", RunID: runID})
 		require.True(t, fault.Is(err, fault.KindInvalid), "%v", err)
 		require.ErrorContains(t, err, "maker made it, so somebody else must approve it")
+		require.NotContains(t, err.Error(), "--as", "it does not advise the way round")
 		_, err = bundle.service.Approve(ctx, settlement.Decision{By: "checker", RunID: runID})
 		require.NoError(t, err)
 		require.Equal(t, "all_delivered", bundle.await(ctx, t, runID, "done").Outcome)

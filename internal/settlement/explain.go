@@ -42,6 +42,9 @@ func (service *Service) Explain(ctx context.Context, code, key, player string) (
 		return nil, fmt.Errorf("explain player %s in period %s of programme %s: %w", player, key, code, err)
 	}
 	if len(rows) == 0 {
+		if err := service.checkCode(ctx, code); err != nil {
+			return nil, err
+		}
 		return nil, fault.NotFound("no run of period %s of programme %s has an item of player %s: see truegreen settlement list --programme %s", key, code, player, code)
 	}
 	explanations := make([]Explanation, len(rows))

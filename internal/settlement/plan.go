@@ -236,7 +236,7 @@ func (service *Service) inPeriod(ctx context.Context, code, key, by string, fn f
 		if err != nil {
 			return err
 		}
-		p, err := planOf(versions, code, key)
+		p, err := planOf(ctx, tx, versions, code, key)
 		if err != nil {
 			return err
 		}
@@ -245,9 +245,9 @@ func (service *Service) inPeriod(ctx context.Context, code, key, by string, fn f
 }
 
 // planOf says how the period of a key is settled.
-func planOf(versions []Version, code, key string) (planned, error) {
+func planOf(ctx context.Context, db dbsqlc.DBTX, versions []Version, code, key string) (planned, error) {
 	if len(versions) == 0 {
-		return planned{}, fault.NotFound("there is no programme %s: see truegreen programmes list", code)
+		return planned{}, noProgramme(ctx, db, code)
 	}
 	calendar, err := versions[0].Terms.Calendar()
 	if err != nil {

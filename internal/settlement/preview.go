@@ -67,7 +67,7 @@ func (preview *Preview) plan(ctx context.Context, tx pgx.Tx, code, key string) (
 	if err != nil {
 		return planned{}, err
 	}
-	p, err := planOf(versions, code, key)
+	p, err := planOf(ctx, tx, versions, code, key)
 	if err != nil {
 		return planned{}, err
 	}

@@ -165,7 +165,7 @@ func (service *Service) ApproveVersion(ctx context.Context, code string, number 
 		case version.ApprovedAt != nil:
 			return fault.Invalid("it was approved by %s at %s", version.ApprovedBy, version.ApprovedAt.UTC().Format(time.RFC3339))
 		case version.CreatedBy == by:
-			return fault.Invalid("%s made it, so somebody else must approve it: give another name with --as", by)
+			return fault.Invalid("%s made it, so somebody else must approve it", by)
 		}
 		row, err := queries.ProgrammeVersionApprove(ctx, tx, &dbsqlc.ProgrammeVersionApproveParams{ApprovedBy: by, ID: version.id})
 		if err != nil {
@@ -189,12 +189,38 @@ func (service *Service) Versions(ctx context.Context) ([]Version, error) {
 func lockProgramme(ctx context.Context, tx pgx.Tx, code string) error {
 	_, err := queries.ProgrammeLock(ctx, tx, &dbsqlc.ProgrammeLockParams{Code: code})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fault.NotFound("there is no programme %s: see truegreen programmes list", code)
+		return noProgramme(ctx, tx, code)
 	}
 	if err != nil {
 		return fmt.Errorf("lock programme %s: %w", code, err)
 	}
 	return nil
+}
+
+// maxProgrammesNamed bounds how many programmes one error names.
+const maxProgrammesNamed = 20
+
+// noProgramme refuses a code that no programme has, and names those that exist.
+func noProgramme(ctx context.Context, db dbsqlc.DBTX, code string) error {
+	codes, err := queries.ProgrammeAllCodes(ctx, db, &dbsqlc.ProgrammeAllCodesParams{MaxRows: maxProgrammesNamed + 1})
+	switch {
+	case err != nil:
+		return fmt.Errorf("list programmes: %w", err)
+	case len(codes) == 0:
+		return fault.NotFound("there is no programme %s, and no other: truegreen programmes apply FILE stores the first", code)
+	case len(codes) > maxProgrammesNamed:
+		return fault.NotFound("there is no programme %s: see truegreen programmes list", code)
+	}
+	return fault.NotFound("there is no programme %s; there are %s", code, strings.Join(codes, ", "))
+}
+
+// checkCode refuses a code that no programme has.
+func (service *Service) checkCode(ctx context.Context, code string) error {
+	versions, err := listVersions(ctx, service.pool, code)
+	if err == nil && len(versions) == 0 {
+		err = noProgramme(ctx, service.pool, code)
+	}
+	return err
 }
 
 func listVersions(ctx context.Context, db dbsqlc.DBTX, code string) ([]Version, error) {

@@ -83,6 +83,7 @@ func TestService_ApproveVersion(t *testing.T) {
 		_, err = bundle.service.ApproveVersion(ctx, "weekly", 1, "maker")
 		require.True(t, fault.Is(err, fault.KindInvalid), "%v", err)
 		require.ErrorContains(t, err, "maker made it, so somebody else must approve it")
+		require.NotContains(t, err.Error(), "--as", "it does not advise the way round")
 		_, err = bundle.service.ApproveVersion(ctx, "weekly", 2, "checker")
 		require.True(t, fault.Is(err, fault.KindNotFound), "%v", err)
 		_, err = bundle.service.ApproveVersion(ctx, "monthly", 1, "checker")

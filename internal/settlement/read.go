@@ -32,6 +32,11 @@ func (service *Service) List(ctx context.Context, code string, limit int) ([]Res
 	if err != nil {
 		return nil, fmt.Errorf("list runs: %w", err)
 	}
+	if code != "" && len(rows) == 0 {
+		if err := service.checkCode(ctx, code); err != nil {
+			return nil, err
+		}
+	}
 	results := make([]Result, 0, len(rows))
 	for _, row := range rows {
 		results = append(results, resultOf(row))

@@ -56,7 +56,7 @@ func (service *Service) Retry(ctx context.Context, decision Decision) (Result, e
 func lockParent(ctx context.Context, tx pgx.Tx, runID int64) (*dbsqlc.SettlementRunLockRow, error) {
 	parentID, err := queries.SettlementRunFamily(ctx, tx, &dbsqlc.SettlementRunFamilyParams{ID: runID})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, errNoRun
+		return nil, noRun(ctx, tx, runID)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look for its parent: %w", err)

@@ -209,6 +209,7 @@ func TestService_Retry(t *testing.T) {
 		require.ErrorContains(t, err, "run 2 does it already, and awaits approval: truegreen settlement approve 2 or reject it")
 		_, err = bundle.service.Approve(ctx, settlement.Decision{By: "operator", RunID: retry.RunID})
 		require.ErrorContains(t, err, "operator made it, so somebody else must approve it")
+		require.NotContains(t, err.Error(), "--as", "it does not advise the way round")
 
 		rejected, err := bundle.service.Reject(ctx, settlement.Decision{By: "checker", Reason: "not yet", RunID: retry.RunID})
 		require.NoError(t, err)

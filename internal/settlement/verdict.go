@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
-	"truegreen/internal/fault"
 )
 
 // maxReasons bounds how many groups of items are told apart where a run is told
@@ -118,7 +117,7 @@ func resultOf(row *dbsqlc.SettlementResult) Result {
 func readResult(ctx context.Context, db dbsqlc.DBTX, runID int64) (Result, error) {
 	row, err := queries.SettlementResultGet(ctx, db, &dbsqlc.SettlementResultGetParams{RunID: runID})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Result{}, fault.NotFound("there is no run %d: see truegreen settlement list", runID)
+		return Result{}, noRun(ctx, db, runID)
 	}
 	if err != nil {
 		return Result{}, fmt.Errorf("read run %d: %w", runID, err)

@@ -71,3 +71,9 @@ RETURNING queue;
 INSERT INTO river_queue (name, updated_at)
 VALUES (@name, clock_timestamp())
 ON CONFLICT (name) DO NOTHING;
+
+-- name: LoopContractNames :many
+-- LoopContractNames returns the names of all loops, in the order of status.
+SELECT loop
+FROM loop_contract
+ORDER BY sort_order, loop;

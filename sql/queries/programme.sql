@@ -25,6 +25,13 @@ WHERE EXISTS (
 )
 ORDER BY programme.code;
 
+-- name: ProgrammeAllCodes :many
+-- ProgrammeAllCodes returns the codes of all programmes, in order.
+SELECT code
+FROM programme
+ORDER BY code
+LIMIT @max_rows;
+
 -- name: ProgrammeVersionInsert :one
 -- ProgrammeVersionInsert adds a version that waits for its approval.
 INSERT INTO programme_version (created_by, effective_from, programme_id, rules, rules_hash, version)

@@ -418,3 +418,8 @@ LIMIT @max_runs::int;
 SELECT result.*
 FROM settlement_results AS result
 WHERE result.run_id = @run_id;
+
+-- name: SettlementRunNewest :one
+-- SettlementRunNewest returns the highest number that a run has, 0 for none.
+SELECT coalesce(max(id), 0)::bigint AS id
+FROM settlement_run;
