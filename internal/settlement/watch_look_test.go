@@ -96,7 +96,7 @@ func TestWatchdog_Look_Runs(t *testing.T) {
 		alarm := bundle.requireAlarm(ctx, t, settlement.AlarmApprovalOverdue)
 		require.Equal(t, "100 KRW for 1 players wait for the approval of somebody other than person", alarm.Detail)
 		require.InDelta(t, 25*time.Hour, alarm.Age, float64(time.Minute))
-		require.Contains(t, alarm.Do(), fmt.Sprintf("truegreen settlement approve %d --as WHO", runID))
+		require.Contains(t, alarm.Do(), fmt.Sprintf("truegreen settlement approve %d", runID))
 		_, err := bundle.service.Approve(ctx, settlement.Decision{By: "ana", RunID: runID})
 		require.NoError(t, err)
 		bundle.requireCalm(ctx, t)
