@@ -55,7 +55,7 @@ func Latest() (int64, error) {
 // an advisory lock lets one of them work.
 func Up(ctx context.Context, databaseURL string) ([]string, error) {
 	var applied []string
-	err := withProvider(ctx, databaseURL, files, func(provider *goose.Provider) error {
+	err := withProvider(ctx, databaseURL, files, true, func(provider *goose.Provider) error {
 		results, err := provider.Up(ctx)
 		for _, result := range results {
 			applied = append(applied, result.Source.Path)
@@ -72,7 +72,7 @@ func Up(ctx context.Context, databaseURL string) ([]string, error) {
 // empty when there was none.
 func Down(ctx context.Context, databaseURL string) (string, error) {
 	var undone string
-	err := withProvider(ctx, databaseURL, files, func(provider *goose.Provider) error {
+	err := withProvider(ctx, databaseURL, files, true, func(provider *goose.Provider) error {
 		result, err := provider.Down(ctx)
 		if errors.Is(err, goose.ErrNoNextVersion) {
 			return nil
@@ -90,7 +90,7 @@ func Down(ctx context.Context, databaseURL string) (string, error) {
 // order of their numbers.
 func List(ctx context.Context, databaseURL string) ([]Status, error) {
 	var list []Status
-	err := withProvider(ctx, databaseURL, files, func(provider *goose.Provider) error {
+	err := withProvider(ctx, databaseURL, files, false, func(provider *goose.Provider) error {
 		statuses, err := provider.Status(ctx)
 		if err != nil {
 			return fmt.Errorf("read migration status: %w", err)
@@ -110,7 +110,7 @@ func List(ctx context.Context, databaseURL string) ([]Status, error) {
 // UpRiverOnly applies River's migrations alone. It exists for the test that
 // compares them with what River itself would build.
 func UpRiverOnly(ctx context.Context, databaseURL string) error {
-	return withProvider(ctx, databaseURL, riverFiles{files}, func(provider *goose.Provider) error {
+	return withProvider(ctx, databaseURL, riverFiles{files}, true, func(provider *goose.Provider) error {
 		if _, err := provider.Up(ctx); err != nil {
 			return fmt.Errorf("apply River's migrations: %w", err)
 		}
@@ -133,7 +133,7 @@ func (f riverFiles) Glob(pattern string) ([]string, error) {
 	return names, nil
 }
 
-func withProvider(ctx context.Context, databaseURL string, source fs.FS, work func(*goose.Provider) error) error {
+func withProvider(ctx context.Context, databaseURL string, source fs.FS, writes bool, work func(*goose.Provider) error) error {
 	database, err := pgconnect.Parse(databaseURL)
 	if err != nil {
 		return fmt.Errorf("read database URL: %w", err)
@@ -141,6 +141,11 @@ func withProvider(ctx context.Context, databaseURL string, source fs.FS, work fu
 	// Also, goose's lock would retry for minutes on a database that cannot be reached.
 	if err := database.Check(ctx); err != nil {
 		return fmt.Errorf("reach database: %w", err)
+	}
+	if writes {
+		if err := database.CheckWrites(ctx); err != nil {
+			return fmt.Errorf("change schema: %w", err)
+		}
 	}
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {

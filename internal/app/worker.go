@@ -89,6 +89,9 @@ func (worker *worker) assemble(ctx context.Context) error {
 	if worker.database, err = openDatabase(ctx, worker.options.databaseURL); err != nil {
 		return err
 	}
+	if err := worker.database.CheckWrites(ctx); err != nil {
+		return err
+	}
 	if worker.pool, err = openPool(ctx, worker.database, 12, "truegreen", nil); err != nil {
 		return err
 	}

@@ -41,6 +41,32 @@ func (database *Database) Check(ctx context.Context) error {
 	return nil
 }
 
+// CheckWrites refuses a database that takes no writes on a new connection, and says
+// why not.
+func (database *Database) CheckWrites(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	conn, err := database.Connect(ctx, Options{Name: "truegreen"})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	var isStandby bool
+	var readOnly, source string
+	err = conn.QueryRow(ctx, `
+		SELECT pg_is_in_recovery(), setting, source FROM pg_settings WHERE name = 'default_transaction_read_only'
+	`).Scan(&isStandby, &readOnly, &source)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask whether the database takes writes: %w", err)
+	case isStandby:
+		return errors.New("the server is a standby and takes no writes: connect to the primary, or give all hosts and target_session_attrs=read-write")
+	case readOnly == "on":
+		return fmt.Errorf("setting default_transaction_read_only is \"on\" (source: %s), so the database takes no writes: set it to off where it was set", source)
+	}
+	return nil
+}
+
 // checkSessions looks by whom two connections are served, in turn: a connection of
 // its own session has one server process as long as it lasts, which no other
 // connection has.

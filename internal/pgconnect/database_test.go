@@ -96,6 +96,24 @@ func TestDatabase_Connect(t *testing.T) {
 	})
 }
 
+func TestDatabase_SearchPath(t *testing.T) {
+	t.Parallel()
+
+	ctx := t.Context()
+	db := dbtest.Empty(ctx, t)
+	database := parse(t, db.URL)
+	name := db.Pool.Config().ConnConfig.Database
+	_, err := db.Pool.Exec(ctx, "ALTER DATABASE "+name+" SET search_path = one, public")
+	require.NoError(t, err)
+	require.NoError(t, database.Check(ctx))
+
+	_, err = db.Pool.Exec(ctx, "ALTER DATABASE "+name+" SET search_path = other, public")
+	require.NoError(t, err)
+	require.Equal(t, []string{"one, public", "one, public", "one, public"}, show(ctx, t, database, pgconnect.Options{}, "search_path"),
+		"one process works in one schema, whatever is changed while it runs")
+	require.Equal(t, "other, public", show(ctx, t, parse(t, db.URL), pgconnect.Options{}, "search_path")[0])
+}
+
 func TestDatabase_Check(t *testing.T) {
 	t.Parallel()
 
