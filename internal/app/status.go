@@ -174,7 +174,7 @@ func (report *statusReporter) addAlarms(alarms settlement.AlarmReport, unread er
 func (report *statusReporter) addWorkers(workers []freshness.WorkerStatus) {
 	numReady := 0
 	for _, worker := range workers {
-		if worker.SeenAge > workerShownFor {
+		if worker.SeenAge > workerShownFor || worker.StoppedAt != nil {
 			continue
 		}
 		ready := worker.ReadyAt != nil && !worker.ReadyAt.Before(worker.SeenAt) && worker.SeenAge < workerSilentAfter

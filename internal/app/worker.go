@@ -182,7 +182,7 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 		Interval:      worker.config.Outbox.Sweep,
 		ProofInterval: worker.config.Outbox.Interval,
 	})
-	return worker.watch()
+	return worker.watch(ctx)
 }
 
 // makeRiver makes the client that works the queues.
@@ -211,7 +211,7 @@ func (worker *worker) makeRiver(registered *river.Workers, queues map[string]riv
 }
 
 // watch makes what judges the process, and what shows the judgement.
-func (worker *worker) watch() error {
+func (worker *worker) watch(ctx context.Context) error {
 	latest, err := migrations.Latest()
 	if err != nil {
 		return err
@@ -230,6 +230,15 @@ func (worker *worker) watch() error {
 		return err
 	}
 	worker.server = api.NewServer(worker.config.Listen, api.NewProbes(worker.monitor), worker.logger)
+	// Last: from here on the database has a process of this id.
+	var taken *freshness.TakenError
+	switch err := worker.monitor.Begin(ctx); {
+	case errors.As(err, &taken):
+		return fmt.Errorf("TRUEGREEN_WORKER_ID: %w", err)
+	case err != nil:
+		// The monitor tries again, and is unready until it succeeds.
+		worker.logger.WarnContext(ctx, "first heartbeat not stored", slog.Any("error", err))
+	}
 	return nil
 }
 

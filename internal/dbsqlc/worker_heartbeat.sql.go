@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-const workerHeartbeatBeat = `-- name: WorkerHeartbeatBeat :exec
-INSERT INTO worker_heartbeat (worker_id, queues, ready_at, reasons, seen_at, started_at, version)
+const workerHeartbeatBeat = `-- name: WorkerHeartbeatBeat :execrows
+INSERT INTO worker_heartbeat AS heartbeat (worker_id, queues, ready_at, reasons, seen_at, started_at, version)
 VALUES (
     $1,
     $2::text[],
@@ -23,37 +23,50 @@ VALUES (
 )
 ON CONFLICT (worker_id) DO UPDATE
 SET
-    ready_at = coalesce(excluded.ready_at, worker_heartbeat.ready_at),
+    queues = excluded.queues,
+    ready_at = coalesce(excluded.ready_at, CASE WHEN heartbeat.started_at = excluded.started_at THEN heartbeat.ready_at END),
     reasons = excluded.reasons,
-    seen_at = excluded.seen_at
+    seen_at = excluded.seen_at,
+    started_at = excluded.started_at,
+    stopped_at = NULL,
+    version = excluded.version
+WHERE heartbeat.started_at = excluded.started_at
+    OR heartbeat.stopped_at IS NOT NULL
+    OR abs(extract(epoch FROM clock_timestamp() - heartbeat.seen_at)) > extract(epoch FROM $7::interval)
 `
 
 type WorkerHeartbeatBeatParams struct {
-	WorkerID  string
-	Queues    []string
-	Ready     bool
-	Reasons   []string
-	StartedAt time.Time
-	Version   string
+	WorkerID   string
+	Queues     []string
+	Ready      bool
+	Reasons    []string
+	StartedAt  time.Time
+	Version    string
+	StaleAfter time.Duration
 }
 
 // WorkerHeartbeatBeat notes that a worker lives, and whether it is ready. It
 // brings back a row that was retired while the worker was frozen. While it is
-// ready, both times are the same.
-func (q *Queries) WorkerHeartbeatBeat(ctx context.Context, db DBTX, arg *WorkerHeartbeatBeatParams) error {
-	_, err := db.Exec(ctx, workerHeartbeatBeat,
+// ready, both times are the same. No row: the id belongs to another live process, as in
+// WorkerHeartbeatBegin.
+func (q *Queries) WorkerHeartbeatBeat(ctx context.Context, db DBTX, arg *WorkerHeartbeatBeatParams) (int64, error) {
+	result, err := db.Exec(ctx, workerHeartbeatBeat,
 		arg.WorkerID,
 		arg.Queues,
 		arg.Ready,
 		arg.Reasons,
 		arg.StartedAt,
 		arg.Version,
+		arg.StaleAfter,
 	)
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const workerHeartbeatBegin = `-- name: WorkerHeartbeatBegin :one
-INSERT INTO worker_heartbeat (worker_id, queues, reasons, version)
+INSERT INTO worker_heartbeat AS heartbeat (worker_id, queues, reasons, version)
 VALUES ($1, $2::text[], '{starting}', $3)
 ON CONFLICT (worker_id) DO UPDATE
 SET
@@ -62,22 +75,57 @@ SET
     reasons = excluded.reasons,
     seen_at = excluded.seen_at,
     started_at = excluded.started_at,
+    stopped_at = NULL,
     version = excluded.version
+WHERE heartbeat.stopped_at IS NOT NULL
+    OR abs(extract(epoch FROM clock_timestamp() - heartbeat.seen_at)) > extract(epoch FROM $4::interval)
 RETURNING started_at
 `
 
 type WorkerHeartbeatBeginParams struct {
-	WorkerID string
-	Queues   []string
-	Version  string
+	WorkerID   string
+	Queues     []string
+	Version    string
+	StaleAfter time.Duration
 }
 
-// WorkerHeartbeatBegin notes that a worker has started, and returns when.
+// WorkerHeartbeatBegin notes that a worker has started, and returns when. No row: the id
+// belongs to another process that has not stopped, and was seen less than stale_after ago.
 func (q *Queries) WorkerHeartbeatBegin(ctx context.Context, db DBTX, arg *WorkerHeartbeatBeginParams) (time.Time, error) {
-	row := db.QueryRow(ctx, workerHeartbeatBegin, arg.WorkerID, arg.Queues, arg.Version)
+	row := db.QueryRow(ctx, workerHeartbeatBegin,
+		arg.WorkerID,
+		arg.Queues,
+		arg.Version,
+		arg.StaleAfter,
+	)
 	var started_at time.Time
 	err := row.Scan(&started_at)
 	return started_at, err
+}
+
+const workerHeartbeatHolder = `-- name: WorkerHeartbeatHolder :one
+SELECT
+    heartbeat.started_at,
+    greatest(clock_timestamp() - heartbeat.seen_at, interval '0')::interval AS seen_age
+FROM worker_heartbeat AS heartbeat
+WHERE heartbeat.worker_id = $1
+`
+
+type WorkerHeartbeatHolderParams struct {
+	WorkerID string
+}
+
+type WorkerHeartbeatHolderRow struct {
+	StartedAt time.Time
+	SeenAge   time.Duration
+}
+
+// WorkerHeartbeatHolder returns whose a worker id is.
+func (q *Queries) WorkerHeartbeatHolder(ctx context.Context, db DBTX, arg *WorkerHeartbeatHolderParams) (*WorkerHeartbeatHolderRow, error) {
+	row := db.QueryRow(ctx, workerHeartbeatHolder, arg.WorkerID)
+	var i WorkerHeartbeatHolderRow
+	err := row.Scan(&i.StartedAt, &i.SeenAge)
+	return &i, err
 }
 
 const workerHeartbeatList = `-- name: WorkerHeartbeatList :many
@@ -88,6 +136,7 @@ SELECT
     reasons,
     seen_at,
     started_at,
+    stopped_at,
     version,
     greatest(clock_timestamp() - seen_at, interval '0')::interval AS seen_age
 FROM worker_heartbeat
@@ -101,6 +150,7 @@ type WorkerHeartbeatListRow struct {
 	Reasons   []string
 	SeenAt    time.Time
 	StartedAt time.Time
+	StoppedAt *time.Time
 	Version   string
 	SeenAge   time.Duration
 }
@@ -122,6 +172,7 @@ func (q *Queries) WorkerHeartbeatList(ctx context.Context, db DBTX) ([]*WorkerHe
 			&i.Reasons,
 			&i.SeenAt,
 			&i.StartedAt,
+			&i.StoppedAt,
 			&i.Version,
 			&i.SeenAge,
 		); err != nil {
@@ -179,6 +230,30 @@ type WorkerHeartbeatRetireParams struct {
 // 'retired', so that no loop ever looks as if it had not.
 func (q *Queries) WorkerHeartbeatRetire(ctx context.Context, db DBTX, arg *WorkerHeartbeatRetireParams) (int64, error) {
 	result, err := db.Exec(ctx, workerHeartbeatRetire, arg.RetireAfter)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const workerHeartbeatStop = `-- name: WorkerHeartbeatStop :execrows
+UPDATE worker_heartbeat
+SET
+    reasons = '{draining}',
+    seen_at = statement_timestamp(),
+    stopped_at = statement_timestamp()
+WHERE worker_id = $1
+    AND started_at = $2
+`
+
+type WorkerHeartbeatStopParams struct {
+	WorkerID  string
+	StartedAt time.Time
+}
+
+// WorkerHeartbeatStop is the last beat of a worker that stops cleanly.
+func (q *Queries) WorkerHeartbeatStop(ctx context.Context, db DBTX, arg *WorkerHeartbeatStopParams) (int64, error) {
+	result, err := db.Exec(ctx, workerHeartbeatStop, arg.WorkerID, arg.StartedAt)
 	if err != nil {
 		return 0, err
 	}

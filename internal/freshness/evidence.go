@@ -69,6 +69,7 @@ type Evidence struct {
 	// SaturatedPools are the names of connection pools with no connection left.
 	SaturatedPools []string
 	SnapshotAge    time.Duration // since Loops and Own were read
+	Taken          *TakenError   // another live process has this one's id; nil for none
 }
 
 // DBEvidence is what the probe's own connection shows.

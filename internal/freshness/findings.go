@@ -13,6 +13,12 @@ func (state State) readyReasons(evidence Evidence, limits Limits) []Reason {
 	if evidence.Draining {
 		add(newReason(CodeDraining, "this process is shutting down"))
 	}
+	if taken := evidence.Taken; taken != nil {
+		add(newReason(CodeWorkerIDTaken, "%s", taken).
+			observed("other_started_at", timeText(&taken.StartedAt)).
+			observed("other_seen", taken.SeenAge).
+			threshold("free_after", taken.FreeAfter))
+	}
 	if reason, wrong := evidence.DB.Schema.reason(); wrong {
 		add(reason)
 	}

@@ -81,11 +81,21 @@ func (monitor *Monitor) Run(ctx context.Context) {
 		monitor.tick(ctx)
 		select {
 		case <-ctx.Done():
-			monitor.bounded(monitor.prober.disconnect)
+			monitor.stop(context.WithoutCancel(ctx))
 			return
 		case <-ticker.C:
 		}
 	}
+}
+
+// stop stores the last heartbeat, so that nobody takes the process for a live one.
+func (monitor *Monitor) stop(ctx context.Context) {
+	monitor.bounded(func() {
+		if err := monitor.prober.stop(ctx); err != nil {
+			monitor.config.Logger.WarnContext(ctx, "last heartbeat not stored", slog.Any("error", err))
+		}
+		monitor.prober.disconnect()
+	})
 }
 
 // tick probes, judges, answers and beats, in bounded time.
@@ -116,9 +126,20 @@ func (monitor *Monitor) tick(ctx context.Context) {
 	}
 	failure := make(chan error, 1)
 	if monitor.bounded(func() { failure <- monitor.prober.beat(ctx, ready.OK, reasons) }) {
-		if err := <-failure; err != nil && ctx.Err() == nil {
+		err := <-failure
+		monitor.learnTaken(err)
+		if err != nil && ctx.Err() == nil {
 			monitor.config.Logger.WarnContext(ctx, "heartbeat not stored", slog.Any("error", err))
 		}
+	}
+}
+
+// learnTaken notes whether another process has this one's id. A beat that failed for
+// another reason says nothing about it.
+func (monitor *Monitor) learnTaken(err error) {
+	var taken *TakenError
+	if errors.As(err, &taken) || err == nil {
+		monitor.evidence.Taken = taken
 	}
 }
 
@@ -169,6 +190,7 @@ func (monitor *Monitor) learn(result probeResult) {
 	monitor.evidence.ClockSkew = result.clockSkew
 	if result.snapshotErr != nil {
 		db.Error = result.snapshotErr.Error()
+		monitor.learnTaken(result.snapshotErr)
 		monitor.config.Logger.Warn("loops not read", slog.Any("error", result.snapshotErr))
 		return
 	}

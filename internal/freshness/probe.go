@@ -18,6 +18,7 @@ type prober struct {
 	begunAt   time.Time // this worker's start by the database's clock
 	config    MonitorConfig
 	conn      *pgx.Conn
+	idStale   time.Duration     // how long a process must be silent for its id to be free
 	pausedBy  map[string]string // loop → who, as last read
 	queues    []string
 	retiredAt time.Time // by the monotonic clock
@@ -39,7 +40,7 @@ type probeResult struct {
 
 // newProber returns a prober that has not connected yet.
 func newProber(config MonitorConfig, queues []string) *prober {
-	return &prober{config: config, queues: queues}
+	return &prober{config: config, idStale: LimitsOf(config.Tick, config.FetchPoll).EvaluatorDead, queues: queues}
 }
 
 // connect opens a connection, whose statements have less time than others'.
@@ -73,12 +74,8 @@ func (prober *prober) probe(ctx context.Context) probeResult {
 }
 
 func (prober *prober) ask(ctx context.Context, result *probeResult) error {
-	if prober.conn == nil || prober.conn.IsClosed() {
-		conn, err := prober.connect(ctx)
-		if err != nil {
-			return err
-		}
-		prober.conn = conn
+	if err := prober.reconnect(ctx); err != nil {
+		return err
 	}
 	askedAt := time.Now()
 	now, readOnly, err := askServer(ctx, prober.conn)
@@ -92,6 +89,19 @@ func (prober *prober) ask(ctx context.Context, result *probeResult) error {
 	if readOnly {
 		result.pinned = prober.newConnectionWrites(ctx)
 	}
+	return nil
+}
+
+// reconnect opens the prober's own connection where there is none.
+func (prober *prober) reconnect(ctx context.Context) error {
+	if prober.conn != nil && !prober.conn.IsClosed() {
+		return nil
+	}
+	conn, err := prober.connect(ctx)
+	if err != nil {
+		return err
+	}
+	prober.conn = conn
 	return nil
 }
 
@@ -130,13 +140,8 @@ func (prober *prober) snapshot(ctx context.Context, result *probeResult) error {
 	}
 
 	if prober.begunAt.IsZero() && !result.readOnly {
-		prober.begunAt, err = queries.WorkerHeartbeatBegin(ctx, prober.conn, &dbsqlc.WorkerHeartbeatBeginParams{
-			Queues:   prober.queues,
-			Version:  prober.config.Version,
-			WorkerID: prober.config.WorkerID,
-		})
-		if err != nil {
-			return fmt.Errorf("store first heartbeat: %w", err)
+		if err := prober.begin(ctx); err != nil {
+			return err
 		}
 	}
 	loops, err := ReadLoops(ctx, prober.conn)
@@ -207,38 +212,6 @@ func (prober *prober) rebase(ctx context.Context, loops []LoopStatus) error {
 		}
 	}
 	prober.pausedBy = pausedBy
-	return nil
-}
-
-// beat stores this process's heartbeat and, once a minute, forgets workers that
-// are gone. Without a connection, or before the first probe, it does nothing.
-func (prober *prober) beat(ctx context.Context, ready bool, reasons []string) error {
-	if prober.conn == nil || prober.conn.IsClosed() || prober.begunAt.IsZero() {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, prober.config.StatementTimeout)
-	defer cancel()
-	err := queries.WorkerHeartbeatBeat(ctx, prober.conn, &dbsqlc.WorkerHeartbeatBeatParams{
-		Queues:    prober.queues,
-		Ready:     ready,
-		Reasons:   reasons,
-		StartedAt: prober.begunAt,
-		Version:   prober.config.Version,
-		WorkerID:  prober.config.WorkerID,
-	})
-	if err != nil {
-		return fmt.Errorf("store heartbeat: %w", err)
-	}
-
-	if time.Since(prober.retiredAt) < retireInterval {
-		return nil
-	}
-	if _, err := queries.WorkerHeartbeatRetire(ctx, prober.conn, &dbsqlc.WorkerHeartbeatRetireParams{
-		RetireAfter: prober.config.RetireAfter,
-	}); err != nil {
-		return fmt.Errorf("forget workers that are gone: %w", err)
-	}
-	prober.retiredAt = time.Now()
 	return nil
 }
 

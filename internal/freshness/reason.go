@@ -13,6 +13,7 @@ type Code string
 // The codes of reasons, the most telling first.
 const (
 	CodeDraining          Code = "draining"
+	CodeWorkerIDTaken     Code = "worker_id_taken"
 	CodeSchemaMismatch    Code = "schema_mismatch"
 	CodeDBReadOnly        Code = "db_readonly"
 	CodeDBUnreachable     Code = "db_unreachable"
@@ -42,7 +43,7 @@ const (
 // Codes returns all codes, those of reasons first.
 func Codes() []Code {
 	return []Code{
-		CodeDraining, CodeSchemaMismatch, CodeDBReadOnly, CodeDBUnreachable, CodeSnapshotStale,
+		CodeDraining, CodeWorkerIDTaken, CodeSchemaMismatch, CodeDBReadOnly, CodeDBUnreachable, CodeSnapshotStale,
 		CodeBrokerRefused, CodeBrokerUnreachable, CodeSlotsStuck, CodeFetchStalled, CodeOwnFailures, CodeLoopFailing, CodeLoopStalled,
 		CodeLagNoProgress, CodeSilentNoop, CodeStarting,
 		CodePaused, CodeBehind, CodeDegraded, CodeLate, CodePoolSaturated, CodeClockSkew,
@@ -58,7 +59,7 @@ func (code Code) Runbook() string {
 // same.
 func (code Code) immediate() bool {
 	switch code {
-	case CodeDraining, CodeSchemaMismatch, CodeDBReadOnly, CodeDBUnreachable:
+	case CodeDraining, CodeWorkerIDTaken, CodeSchemaMismatch, CodeDBReadOnly, CodeDBUnreachable:
 		return true
 	default:
 		return false

@@ -128,6 +128,7 @@ type WorkerStatus struct {
 	SeenAge   time.Duration
 	SeenAt    time.Time
 	StartedAt time.Time
+	StoppedAt *time.Time // nil: it lives, or died
 	Version   string
 	WorkerID  string
 }
@@ -148,6 +149,7 @@ func ReadWorkers(ctx context.Context, db dbsqlc.DBTX) ([]WorkerStatus, error) {
 			SeenAge:   row.SeenAge,
 			SeenAt:    row.SeenAt,
 			StartedAt: row.StartedAt,
+			StoppedAt: row.StoppedAt,
 			Version:   row.Version,
 			WorkerID:  row.WorkerID,
 		}

@@ -1,6 +1,7 @@
 -- name: WorkerHeartbeatBegin :one
--- WorkerHeartbeatBegin notes that a worker has started, and returns when.
-INSERT INTO worker_heartbeat (worker_id, queues, reasons, version)
+-- WorkerHeartbeatBegin notes that a worker has started, and returns when. No row: the id
+-- belongs to another process that has not stopped, and was seen less than stale_after ago.
+INSERT INTO worker_heartbeat AS heartbeat (worker_id, queues, reasons, version)
 VALUES (@worker_id, @queues::text[], '{starting}', @version)
 ON CONFLICT (worker_id) DO UPDATE
 SET
@@ -9,14 +10,18 @@ SET
     reasons = excluded.reasons,
     seen_at = excluded.seen_at,
     started_at = excluded.started_at,
+    stopped_at = NULL,
     version = excluded.version
+WHERE heartbeat.stopped_at IS NOT NULL
+    OR abs(extract(epoch FROM clock_timestamp() - heartbeat.seen_at)) > extract(epoch FROM @stale_after::interval)
 RETURNING started_at;
 
--- name: WorkerHeartbeatBeat :exec
+-- name: WorkerHeartbeatBeat :execrows
 -- WorkerHeartbeatBeat notes that a worker lives, and whether it is ready. It
 -- brings back a row that was retired while the worker was frozen. While it is
--- ready, both times are the same.
-INSERT INTO worker_heartbeat (worker_id, queues, ready_at, reasons, seen_at, started_at, version)
+-- ready, both times are the same. No row: the id belongs to another live process, as in
+-- WorkerHeartbeatBegin.
+INSERT INTO worker_heartbeat AS heartbeat (worker_id, queues, ready_at, reasons, seen_at, started_at, version)
 VALUES (
     @worker_id,
     @queues::text[],
@@ -28,9 +33,34 @@ VALUES (
 )
 ON CONFLICT (worker_id) DO UPDATE
 SET
-    ready_at = coalesce(excluded.ready_at, worker_heartbeat.ready_at),
+    queues = excluded.queues,
+    ready_at = coalesce(excluded.ready_at, CASE WHEN heartbeat.started_at = excluded.started_at THEN heartbeat.ready_at END),
     reasons = excluded.reasons,
-    seen_at = excluded.seen_at;
+    seen_at = excluded.seen_at,
+    started_at = excluded.started_at,
+    stopped_at = NULL,
+    version = excluded.version
+WHERE heartbeat.started_at = excluded.started_at
+    OR heartbeat.stopped_at IS NOT NULL
+    OR abs(extract(epoch FROM clock_timestamp() - heartbeat.seen_at)) > extract(epoch FROM @stale_after::interval);
+
+-- name: WorkerHeartbeatHolder :one
+-- WorkerHeartbeatHolder returns whose a worker id is.
+SELECT
+    heartbeat.started_at,
+    greatest(clock_timestamp() - heartbeat.seen_at, interval '0')::interval AS seen_age
+FROM worker_heartbeat AS heartbeat
+WHERE heartbeat.worker_id = @worker_id;
+
+-- name: WorkerHeartbeatStop :execrows
+-- WorkerHeartbeatStop is the last beat of a worker that stops cleanly.
+UPDATE worker_heartbeat
+SET
+    reasons = '{draining}',
+    seen_at = statement_timestamp(),
+    stopped_at = statement_timestamp()
+WHERE worker_id = @worker_id
+    AND started_at = @started_at;
 
 -- name: WorkerHeartbeatList :many
 -- WorkerHeartbeatList returns all workers, the latest seen first.
@@ -41,6 +71,7 @@ SELECT
     reasons,
     seen_at,
     started_at,
+    stopped_at,
     version,
     greatest(clock_timestamp() - seen_at, interval '0')::interval AS seen_age
 FROM worker_heartbeat
