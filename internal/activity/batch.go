@@ -33,6 +33,8 @@ type batch struct {
 	playersTouched  []*player
 	rollupsTouched  []*rollup
 	watermarksMoved []*watermark
+
+	refusals []Refused // the first of them
 }
 
 // outcome is what became of one line.
@@ -83,9 +85,21 @@ func (b *batch) simulate() error {
 			b.result.NumKnown++
 		case refused:
 			b.result.NumRefused++
+			b.noteRefusal(i)
 		}
 	}
 	return nil
+}
+
+// noteRefusal keeps the first refused lines, with the balance that they met.
+func (b *batch) noteRefusal(index int) {
+	if len(b.refusals) == MaxRefused {
+		return
+	}
+	line := &b.lines[index]
+	b.refusals = append(b.refusals, Refused{
+		Amount: max(line.Amount, line.Stake), Balance: b.book.Account(line.Player).Balance(), ID: line.ID, Index: index, Player: line.Player, Type: line.Type,
+	})
 }
 
 func (b *batch) apply(line *Line) (outcome, error) {

@@ -38,6 +38,7 @@ type ImportResult struct {
 	Result
 
 	NumBatches int64
+	Refused    []Refused // the first of them, at most MaxRefused
 }
 
 // ImportError says where an import stopped. All lines up to LastApplied are
@@ -99,12 +100,16 @@ func (service *Service) Import(
 		case next.err != nil:
 			return result, &ImportError{Err: next.err, LastApplied: lastApplied, Line: next.errLine, Name: name}
 		}
-		applied, err := service.Submit(ctx, db, next.lines)
+		applied, refusals, err := service.submit(ctx, db, next.lines)
 		if err != nil {
 			return result, next.failed(err, name, lastApplied)
 		}
 		result.add(applied)
 		result.NumBatches++
+		for _, refusal := range refusals[:min(len(refusals), MaxRefused-len(result.Refused))] {
+			refusal.Line = next.numbers[refusal.Index]
+			result.Refused = append(result.Refused, refusal)
+		}
 		lastApplied = next.numbers[len(next.numbers)-1]
 		if options.Progress != nil {
 			options.Progress(ImportProgress{NumBytes: counted.num.Load(), NumLines: result.NumLines})

@@ -184,6 +184,23 @@ func TestService_Import_badFiles(t *testing.T) {
 		require.ErrorContains(t, err, "; the last line applied is 20; ")
 	})
 
+	t.Run("NamesTheFirstLinesThatAreRefused", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		lines := []activity.Line{playerLine("p-1", 0), depositLine("d-1", "p-1", 100, 0), withdrawalLine("w-1", "p-1", 101, 1)}
+		for i := range 14 {
+			lines = append(lines, betLine(fmt.Sprintf("b-%d", i), "p-1", 60, 2))
+		}
+		result, err := bundle.imported(ctx, "x", "\n"+fileOf(lines...), 4)
+		require.NoError(t, err)
+		require.EqualValues(t, 14, result.NumRefused)
+		require.Len(t, result.Refused, activity.MaxRefused)
+		first, last := result.Refused[0], result.Refused[activity.MaxRefused-1]
+		require.Equal(t, activity.Refused{Amount: 101, Balance: 100, ID: "w-1", Index: 2, Line: 4, Player: "p-1", Type: activity.TypeWithdrawal}, first)
+		require.Equal(t, activity.Refused{Amount: 60, Balance: 40, ID: "b-9", Index: 0, Line: 14, Player: "p-1", Type: activity.TypeBet}, last)
+	})
+
 	t.Run("SaysWhatFollowsAZippedFile", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
+	"truegreen/internal/money"
 	"truegreen/internal/pgtx"
 	"truegreen/internal/wallet"
 )
@@ -40,6 +41,20 @@ func (result *Result) add(other Result) {
 	result.NumRefused += other.NumRefused
 }
 
+// MaxRefused bounds how many refused lines an import tells one by one.
+const MaxRefused = 10
+
+// Refused is a bet or withdrawal that was stored as refused.
+type Refused struct {
+	Amount  money.Minor // that it needed
+	Balance money.Minor // that the wallet had
+	ID      string
+	Index   int    // of the line, from 0
+	Line    int64  // its number in the file, of an import
+	Player  string // code
+	Type    Type   // TypeBet or TypeWithdrawal
+}
+
 // LineError says which of the lines given cannot be applied, and why.
 type LineError struct {
 	Err   error // of fault.KindInvalid
@@ -68,39 +83,50 @@ func (e *LineError) Unwrap() error { return e.Err }
 // agent, player, payment, or bet meanwhile: run the transaction again, or let
 // [Service.Submit] do it.
 func (service *Service) Apply(ctx context.Context, tx pgx.Tx, lines []Line) (Result, error) {
+	result, _, err := service.apply(ctx, tx, lines)
+	return result, err
+}
+
+func (service *Service) apply(ctx context.Context, tx pgx.Tx, lines []Line) (Result, []Refused, error) {
 	b := newBatch(service.queries, lines)
 	if err := b.validate(); err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
 	if err := b.load(ctx, tx, service.wallets); err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
 	if err := b.simulate(); err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
 	if err := b.store(ctx, tx); err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
-	return b.result, nil
+	return b.result, b.refusals, nil
 }
 
 // Submit applies lines as [Service.Apply] does, in a transaction of their own,
 // which is run again a few times when it collides with another.
 func (service *Service) Submit(ctx context.Context, db pgtx.Beginner, lines []Line) (Result, error) {
+	result, _, err := service.submit(ctx, db, lines)
+	return result, err
+}
+
+func (service *Service) submit(ctx context.Context, db pgtx.Beginner, lines []Line) (Result, []Refused, error) {
 	var result Result
+	var refusals []Refused
 	var err error
 	for attempt := 1; attempt <= maxAttempts; attempt++ {
 		err = pgtx.Do(ctx, db, func(tx pgx.Tx) error {
 			var err error
-			result, err = service.Apply(ctx, tx, lines)
+			result, refusals, err = service.apply(ctx, tx, lines)
 			return err
 		})
 		if err == nil {
-			return result, nil
+			return result, refusals, nil
 		}
 		if !pgtx.Collides(err) {
 			break
 		}
 	}
-	return Result{}, err
+	return Result{}, nil, err
 }

@@ -94,7 +94,14 @@ func (actions *actions) Import(ctx context.Context, source cli.ImportSource) (cl
 		return cli.ImportResult{}, err
 	}
 	result, err := activity.New(wallet.New()).Import(ctx, pool, source.Name, source.Lines, activity.ImportOptions{})
+	refused := make([]cli.ImportRefused, 0, len(result.Refused))
+	for _, line := range result.Refused {
+		refused = append(refused, cli.ImportRefused{
+			Amount: int64(line.Amount), Balance: int64(line.Balance), ID: line.ID, Line: line.Line, Player: line.Player, Type: string(line.Type),
+		})
+	}
 	return cli.ImportResult{
+		Refused:      refused,
 		NumApplied:   result.NumApplied,
 		NumLines:     result.NumLines,
 		NumRefused:   result.NumRefused,

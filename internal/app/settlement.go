@@ -355,6 +355,10 @@ func (actions *actions) SettlementShow(ctx context.Context, runID int64) (cli.Se
 			return cli.SettlementDetail{}, err
 		}
 		shown := cli.SettlementDetail{Budget: settlementBudget(detail.Budget), SettlementRun: settlementRun(&detail.Result), TopReasons: settlementReasons(detail.Reasons)}
+		shown.NumUndelivered = detail.NumUndelivered
+		for _, item := range detail.Undelivered {
+			shown.Undelivered = append(shown.Undelivered, cli.SettlementUndelivered(item))
+		}
 		for _, event := range detail.Events {
 			shown.Events = append(shown.Events, cli.SettlementEvent{
 				Actor: event.Actor, At: event.At, Detail: event.Words(), Kind: event.Kind, Reason: event.Reason,

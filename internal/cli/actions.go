@@ -96,6 +96,19 @@ type ImportResult struct {
 	NumLines     int64 `json:"num_lines"`     // all of them
 	NumRefused   int64 `json:"num_refused"`   // bets and withdrawals without funds
 	NumUnchanged int64 `json:"num_unchanged"` // known before
+
+	Refused []ImportRefused `json:"refused"` // the first of them
+}
+
+// ImportRefused is a bet or withdrawal that was stored as refused, since the wallet
+// had less than it needed. Amounts are minor units of the player's currency.
+type ImportRefused struct {
+	Amount  int64  `json:"amount,string"`
+	Balance int64  `json:"balance,string"` // at that moment
+	ID      string `json:"id"`
+	Line    int64  `json:"line"`
+	Player  string `json:"player"`
+	Type    string `json:"type"` // bet or withdrawal
 }
 
 // LoopChange is a pause or the end of one.

@@ -62,7 +62,7 @@ func (report AuditReport) text() string {
 	rows := [][]string{{"AUDIT", "SUBJECT", "DETAIL"}}
 	for _, finding := range report.Findings {
 		rows = append(rows, []string{
-			shorten(finding.Audit, noteLength), orDash(shorten(finding.Subject, noteLength)), orDash(shorten(finding.Detail, reasonLength)),
+			oneLine(finding.Audit), orDash(oneLine(finding.Subject)), orDash(oneLine(finding.Detail)),
 		})
 	}
 	text += count(len(report.Findings), "finding")

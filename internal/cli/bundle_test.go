@@ -20,6 +20,8 @@ type fakeActions struct {
 	fakeProgrammes
 	fakeSettlements
 
+	refused cli.ImportResult // what an import is to come to, if it has refused lines
+
 	audit     cli.AuditReport
 	calls     []string
 	err       error
@@ -69,6 +71,9 @@ func (fake *fakeActions) Import(_ context.Context, source cli.ImportSource) (cli
 	fake.imported = append(fake.imported, string(content))
 	if strings.Contains(string(content), "bad") {
 		return cli.ImportResult{}, fmt.Errorf("%s, line 2: no such type", source.Name)
+	}
+	if fake.refused.NumRefused > 0 {
+		return fake.refused, nil
 	}
 	numLines := int64(bytes.Count(content, []byte("\n")))
 	return cli.ImportResult{NumApplied: numLines, NumLines: numLines}, fake.call("import %s", source.Name)

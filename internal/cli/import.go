@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -49,10 +50,11 @@ and is, after a bad line in it was mended.`,
 				failed = err
 				break
 			}
+			result.Refused = append([]ImportRefused{}, result.Refused...)
 			done = append(done, importedFile{Name: name, ImportResult: result})
 			if !asJSON {
-				err = p.printf("%s: %d lines: %d applied, %d unchanged, %d refused\n",
-					title(name), result.NumLines, result.NumApplied, result.NumUnchanged, result.NumRefused)
+				err = p.printf("%s: %d lines: %d applied, %d unchanged, %d refused\n%s",
+					title(name), result.NumLines, result.NumApplied, result.NumUnchanged, result.NumRefused, result.refusals())
 			}
 			if err != nil {
 				return err
@@ -63,6 +65,25 @@ and is, after a bad line in it was mended.`,
 		}
 		return failed
 	})
+}
+
+// refusals says which lines were refused, why, and where all of them are; nothing
+// without any.
+func (result ImportResult) refusals() string {
+	if result.NumRefused == 0 {
+		return ""
+	}
+	var text strings.Builder
+	for _, line := range result.Refused {
+		_, _ = fmt.Fprintf(&text, "  line %d: %s %s of player %s is refused: it needs %d, and the balance is %d (minor units)\n",
+			line.Line, line.Type, oneLine(line.ID), oneLine(line.Player), line.Amount, line.Balance)
+	}
+	if more := result.NumRefused - int64(len(result.Refused)); more > 0 {
+		_, _ = fmt.Fprintf(&text, "  and %d more\n", more)
+	}
+	text.WriteString("  refused lines are stored, move no money, and stay refused: " +
+		"SELECT * FROM bet WHERE refusal IS NOT NULL; SELECT * FROM payment WHERE refusal IS NOT NULL\n")
+	return text.String()
 }
 
 // checkFiles looks at all files before the first one is applied.

@@ -79,8 +79,26 @@ func TestExecute_Import(t *testing.T) {
 		bundle := setup(t)
 		good, bad := writeFile(t, "good", "a\n"), writeFile(t, "bad", "bad\n")
 		require.Equal(t, cli.ExitFailed, bundle.run(t, "import", "--json", good, bad))
-		require.JSONEq(t, `{"files": [{"file": `+strconv.Quote(good)+`, "num_applied": 1, "num_lines": 1, "num_refused": 0, "num_unchanged": 0}]}`, bundle.out.String())
+		require.JSONEq(t, `{"files": [{"file": `+strconv.Quote(good)+`, "num_applied": 1, "num_lines": 1, "num_refused": 0, "num_unchanged": 0, "refused": []}]}`, bundle.out.String())
 		require.Contains(t, bundle.errOut.String(), "line 2")
+	})
+
+	t.Run("NamesWhatWasRefusedWhyAndWhereItIs", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.refused = cli.ImportResult{NumLines: 20, NumRefused: 12, Refused: []cli.ImportRefused{
+			{Amount: 500, Balance: 100, ID: "b-1", Line: 4, Player: "p-1", Type: "bet"},
+			{Amount: 101, Balance: 100, ID: "w\x1b-1", Line: 5, Player: "p-1", Type: "withdrawal"},
+		}}
+		name := writeFile(t, "x", "")
+		require.Equal(t, cli.ExitGood, bundle.run(t, "import", name))
+		require.Equal(t, name+`: 20 lines: 0 applied, 0 unchanged, 12 refused
+  line 4: bet b-1 of player p-1 is refused: it needs 500, and the balance is 100 (minor units)
+  line 5: withdrawal w -1 of player p-1 is refused: it needs 101, and the balance is 100 (minor units)
+  and 10 more
+  refused lines are stored, move no money, and stay refused: SELECT * FROM bet WHERE refusal IS NOT NULL; SELECT * FROM payment WHERE refusal IS NOT NULL
+`, bundle.out.String())
 	})
 
 	t.Run("TellsALogHowFarItIs", func(t *testing.T) {

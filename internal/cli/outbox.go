@@ -150,9 +150,9 @@ func parkedTable(events []OutboxParkedEvent) string {
 			parked = age(event.ParkedAge) + " ago"
 		}
 		rows = append(rows, []string{
-			event.Stream, event.EventID.String(), shorten(event.Key, noteLength), strconv.FormatInt(event.KeySeq, 10), event.Type,
+			event.Stream, event.EventID.String(), oneLine(event.Key), strconv.FormatInt(event.KeySeq, 10), event.Type,
 			parked, event.ParkPolicy, orDash(event.ParkReason), orDash(event.LastErrorClass),
-			orDash(shorten(event.LastError, noteLength)),
+			orDash(oneLine(event.LastError)),
 		})
 	}
 	return table(rows)

@@ -187,7 +187,7 @@ func (reconciled OutboxReconciled) text(complete bool) string {
 			adopted = "yes"
 		}
 		rows = append(rows, []string{
-			finding.Stream, finding.Kind, place, orDash(finding.EventID), orDash(shorten(finding.Key, noteLength)), adopted, shorten(finding.Detail, reasonLength),
+			finding.Stream, finding.Kind, place, orDash(finding.EventID), orDash(oneLine(finding.Key)), adopted, oneLine(finding.Detail),
 		})
 	}
 	text.WriteString("\n" + table(rows))

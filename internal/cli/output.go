@@ -52,16 +52,23 @@ func table(rows [][]string) string {
 	return strings.Join(lines, "\n")
 }
 
-// shorten makes one line of at most limit characters, without any that would
-// move a terminal's cursor: what failed elsewhere may have written the text.
-func shorten(text string, limit int) string {
+// oneLine makes one line without any characters that would move a terminal's cursor:
+// what failed elsewhere may have written the text. Nothing is cut off: a terminal
+// wraps, and whoever reads may need the end.
+func oneLine(text string) string {
 	visible := strings.Map(func(character rune) rune {
 		if unicode.IsControl(character) {
 			return ' '
 		}
 		return character
 	}, text)
-	runes := []rune(strings.Join(strings.Fields(visible), " "))
+	return strings.Join(strings.Fields(visible), " ")
+}
+
+// shorten is oneLine of at most limit characters, for a list of which JSON has the
+// rest.
+func shorten(text string, limit int) string {
+	runes := []rune(oneLine(text))
 	if len(runes) > limit {
 		return string(runes[:limit-1]) + "…"
 	}

@@ -165,7 +165,7 @@ func (p *program) programmesListCommand() *cobra.Command {
 		for _, version := range versions {
 			rows = append(rows, []string{
 				version.Code, strconv.Itoa(version.Version), version.Status, version.Kind, version.Currency, version.Period, version.TimeZone,
-				version.EffectiveFrom, shorten(version.CreatedBy, noteLength), orDash(shorten(version.ApprovedBy, noteLength)),
+				version.EffectiveFrom, oneLine(version.CreatedBy), orDash(oneLine(version.ApprovedBy)),
 			})
 		}
 		return p.printf("%s", orNone(rows, "no programmes\n"))

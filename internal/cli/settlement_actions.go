@@ -126,6 +126,17 @@ type SettlementDetail struct {
 	Budget     *SettlementBudget  `json:"budget"`      // without the run; nil for none, and for a run that asks it no more
 	Events     []SettlementEvent  `json:"events"`      // the oldest first
 	TopReasons []SettlementReason `json:"top_reasons"` // the most items first
+
+	NumUndelivered int64                   `json:"num_undelivered"` // players who are owed something and got nothing
+	Undelivered    []SettlementUndelivered `json:"undelivered"`     // the first of them, the largest amounts first
+}
+
+// SettlementUndelivered is what a run owed a player and did not pay.
+type SettlementUndelivered struct {
+	Amount   int64  `json:"amount,string"` // in minor units of the run's currency
+	Delivery string `json:"delivery"`      // failed, withheld
+	Player   string `json:"player"`
+	Why      string `json:"why"` // such as wallet_frozen
 }
 
 // SettlementEvent is one thing that happened to a run.

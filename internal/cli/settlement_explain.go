@@ -72,7 +72,7 @@ func explanations(player string, items []SettlementItem) string {
 		}
 		standing := strings.Join(strings.Fields(item.Disposition+" "+item.Reason+" "+item.Delivery+" "+item.FailureCode), ", ")
 		_, _ = fmt.Fprintf(&text, "%s in run %d (version %d, adjustment %d): %s %s; %s\n",
-			shorten(player, noteLength), item.RunID, item.Version, item.Adj, item.Amount, item.Currency, standing)
+			oneLine(player), item.RunID, item.Version, item.Adj, item.Amount, item.Currency, standing)
 		for _, line := range item.Arithmetic {
 			text.WriteString("  " + line + "\n")
 		}

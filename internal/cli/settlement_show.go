@@ -28,6 +28,7 @@ func (p *program) settlementShowCommand() *cobra.Command {
 		if asJSON {
 			detail.Events = append([]SettlementEvent{}, detail.Events...)
 			detail.TopReasons = append([]SettlementReason{}, detail.TopReasons...)
+			detail.Undelivered = append([]SettlementUndelivered{}, detail.Undelivered...)
 			return p.printJSON(detail)
 		}
 		return p.printf("%s", detail.text())
@@ -46,8 +47,8 @@ func (detail SettlementDetail) text() string {
 	facts := [][]string{
 		{"programme", fmt.Sprintf("%s version %d (%s)", run.Programme, run.Version, run.Kind)},
 		{"kind of run", orDash(run.RunKind)},
-		{"created by", orDash(shorten(run.CreatedBy, reasonLength))},
-		{"approved by", orDash(shorten(run.ApprovedBy, reasonLength))},
+		{"created by", orDash(oneLine(run.CreatedBy))},
+		{"approved by", orDash(oneLine(run.ApprovedBy))},
 		{"attempt", attempt},
 		{"started", instantOr(run.StartedAt, "-")},
 		{"finished", instantOr(run.FinishedAt, "-")},
@@ -61,15 +62,32 @@ func (detail SettlementDetail) text() string {
 	if reasons := reasonTable(detail.TopReasons, run.Currency); reasons != "" {
 		text.WriteString("\n" + reasons)
 	}
+	text.WriteString(detail.undelivered())
 	rows := [][]string{{"AT", "EVENT", "WHO", "REASON", "DETAIL"}}
 	for _, event := range detail.Events {
 		rows = append(rows, []string{
-			instant(event.At), event.Kind, orDash(shorten(event.Actor, noteLength)),
-			orDash(shorten(event.Reason, reasonLength)), orDash(shorten(event.Detail, reasonLength)),
+			instant(event.At), event.Kind, orDash(oneLine(event.Actor)),
+			orDash(oneLine(event.Reason)), orDash(oneLine(event.Detail)),
 		})
 	}
 	text.WriteString("\n" + orNone(rows, "nothing has happened yet\n"))
 	return text.String()
+}
+
+// undelivered names the players whom the run owed something and did not pay.
+func (detail SettlementDetail) undelivered() string {
+	rows := [][]string{{"NOT PAID", "AMOUNT (MINOR UNITS)", "DELIVERY", "WHY"}}
+	for _, item := range detail.Undelivered {
+		rows = append(rows, []string{oneLine(item.Player), amount(item.Amount, detail.Currency), item.Delivery, orDash(oneLine(item.Why))})
+	}
+	text := orNone(rows, "")
+	if text == "" {
+		return ""
+	}
+	if more := detail.NumUndelivered - int64(len(detail.Undelivered)); more > 0 {
+		text += fmt.Sprintf("and %d more: truegreen settlement export %d has all\n", more, detail.RunID)
+	}
+	return "\n" + text
 }
 
 func (budget *SettlementBudget) text(currency string) string {

@@ -114,6 +114,11 @@ func TestExecute_SettlementShow(t *testing.T) {
 			{Amount: 1234500, Delivery: "credited", Disposition: "eligible", NumItems: 990},
 			{Disposition: "excluded", NumItems: 200, Reason: "no_tier"},
 		},
+		NumUndelivered: 13,
+		Undelivered: []cli.SettlementUndelivered{
+			{Amount: 12000, Delivery: "failed", Player: "p-77", Why: "wallet_frozen"},
+			{Amount: 3500, Delivery: "withheld", Player: "p-1\n2", Why: "self_excluded"},
+		},
 	}
 
 	t.Run("PrintsTheRunItsReasonsAndItsEvents", func(t *testing.T) {
@@ -140,6 +145,11 @@ DISPOSITION  DELIVERY  REASON   ITEMS  AMOUNT (MINOR UNITS)
 eligible     credited  -        990    1234500 KRW
 excluded     -         no_tier  200    0 KRW
 
+NOT PAID  AMOUNT (MINOR UNITS)  DELIVERY  WHY
+p-77      12000 KRW             failed    wallet_frozen
+p-1 2     3500 KRW              withheld  self_excluded
+and 11 more: truegreen settlement export 12 has all
+
 AT                    EVENT     WHO   REASON       DETAIL
 2026-11-09T02:00:00Z  planned   tick  -            -
 2026-11-09T02:05:00Z  approved  bo    looks right  1250000 KRW
@@ -155,6 +165,18 @@ AT                    EVENT     WHO   REASON       DETAIL
 		require.Contains(t, bundle.out.String(), "attempt       none yet\nstarted       -\n")
 		require.Contains(t, bundle.out.String(), "\n\nnothing has happened yet\n")
 		require.NotContains(t, bundle.out.String(), "DISPOSITION")
+	})
+
+	t.Run("CutsNothingOff", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.detail = detail
+		long := strings.Repeat("a detail that somebody needs to its end, ", 20) + "42"
+		bundle.actions.detail.Events = []cli.SettlementEvent{{Actor: "tick", Detail: long, Kind: "aborted", Reason: long}}
+		bundle.actions.detail.AbortDetail, bundle.actions.detail.State = long, "aborted"
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12"))
+		require.Equal(t, 3, strings.Count(bundle.out.String(), long))
 	})
 
 	t.Run("SaysWhatOfTheBudgetIsUsed", func(t *testing.T) {
@@ -181,13 +203,18 @@ AT                    EVENT     WHO   REASON       DETAIL
 			"top_reasons": [
 				{"amount": "1234500", "delivery": "credited", "disposition": "eligible", "num_items": 990, "reason": ""},
 				{"amount": "0", "delivery": "", "disposition": "excluded", "num_items": 200, "reason": "no_tier"}
+			],
+			"num_undelivered": 13,
+			"undelivered": [
+				{"amount": "12000", "delivery": "failed", "player": "p-77", "why": "wallet_frozen"},
+				{"amount": "3500", "delivery": "withheld", "player": "p-1\n2", "why": "self_excluded"}
 			]
 		}`, bundle.out.String())
 
 		bundle = setup(t)
 		bundle.actions.detail.SettlementRun = sampleRun()
 		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "show", "12", "--json"))
-		require.JSONEq(t, `{`+sampleRunJSON+`, "budget": null, "events": [], "top_reasons": []}`, bundle.out.String())
+		require.JSONEq(t, `{`+sampleRunJSON+`, "budget": null, "events": [], "num_undelivered": 0, "top_reasons": [], "undelivered": []}`, bundle.out.String())
 	})
 }
 

@@ -33,14 +33,14 @@ func (run SettlementRun) standing() string {
 	if why == "" {
 		return run.State
 	}
-	return run.State + "/" + shorten(why, noteLength)
+	return run.State + "/" + oneLine(why)
 }
 
 func (run SettlementRun) detail() string {
 	if run.AbortDetail == "" {
 		return ""
 	}
-	return " (" + shorten(run.AbortDetail, reasonLength) + ")"
+	return " (" + oneLine(run.AbortDetail) + ")"
 }
 
 // counts is what was counted, nothing before there is something to count.
@@ -66,7 +66,7 @@ func (run SettlementRun) counts() string {
 func (run SettlementRun) waiting() string {
 	text := ""
 	if run.WaitsFor != "" {
-		text = "; waits for " + shorten(run.WaitsFor, reasonLength)
+		text = "; waits for " + oneLine(run.WaitsFor)
 		if run.Deadline != nil {
 			text += ", until " + instant(*run.Deadline) + " at most"
 		}
@@ -108,7 +108,7 @@ func reasonTable(reasons []SettlementReason, currency string) string {
 	rows := [][]string{{"DISPOSITION", "DELIVERY", "REASON", "ITEMS", "AMOUNT (MINOR UNITS)"}}
 	for _, reason := range reasons {
 		rows = append(rows, []string{
-			reason.Disposition, orDash(reason.Delivery), orDash(shorten(reason.Reason, noteLength)),
+			reason.Disposition, orDash(reason.Delivery), orDash(oneLine(reason.Reason)),
 			strconv.FormatInt(reason.NumItems, 10), amount(reason.Amount, currency),
 		})
 	}

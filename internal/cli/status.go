@@ -190,18 +190,15 @@ func (report StatusReport) withoutNil() StatusReport {
 	return report
 }
 
-// Bounds of what is printed of long texts, so that a table fits the screen of
-// somebody who was just woken. JSON has them whole.
-const (
-	noteLength   = 72
-	reasonLength = 200
-)
+// noteLength bounds the queues of a worker in the table, so that the reasons behind
+// them are still on the screen of somebody who was just woken. JSON has them whole.
+const noteLength = 72
 
 func (report StatusReport) text() string {
 	var text strings.Builder
 	text.WriteString(string(report.Level) + "\n")
 	for _, reason := range report.Reasons {
-		text.WriteString("  " + shorten(reason, reasonLength) + "\n")
+		text.WriteString("  " + oneLine(reason) + "\n")
 	}
 
 	rows := [][]string{{"LOOP", "VERDICT", "LAST SUCCESS", "RED AFTER", "OLDEST DUE", "FAILURES", "LAST ERROR"}}
@@ -212,7 +209,7 @@ func (report StatusReport) text() string {
 		}
 		rows = append(rows, []string{
 			loop.Name, loop.Verdict, ageOr(loop.SuccessAge, "never", " ago"), age(loop.RedAfter),
-			ageOr(loop.OldestDueAge, "-", ""), strconv.Itoa(loop.ConsecutiveFailures), orDash(shorten(note, noteLength)),
+			ageOr(loop.OldestDueAge, "-", ""), strconv.Itoa(loop.ConsecutiveFailures), orDash(oneLine(note)),
 		})
 	}
 	text.WriteString("\n" + orNone(rows, "no loop is registered: no worker ever started on this database\n"))
@@ -227,7 +224,7 @@ func (report StatusReport) text() string {
 		}
 		rows = append(rows, []string{
 			worker.ID, ready, age(worker.SeenAge) + " ago", orDash(shorten(strings.Join(worker.Queues, ","), noteLength)),
-			orDash(shorten(strings.Join(worker.Reasons, "; "), noteLength)),
+			orDash(oneLine(strings.Join(worker.Reasons, "; "))),
 		})
 	}
 	text.WriteString("\n" + orNone(rows, "no worker was seen lately\n"))

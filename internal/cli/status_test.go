@@ -23,7 +23,7 @@ func TestExecute_Status(t *testing.T) {
   outbox_wallet has stopped: last success 1m13s ago, red after 1m
 
 LOOP            VERDICT  LAST SUCCESS  RED AFTER  OLDEST DUE  FAILURES  LAST ERROR
-outbox_wallet   failing  1m13s ago     1m         48s         5         drain shard 2 of wallet: 3 of 3 events not acknowledged: nats: no respo…
+outbox_wallet   failing  1m13s ago     1m         48s         5         drain shard 2 of wallet: 3 of 3 events not acknowledged: nats: no responders available for request
 outbox_rolling  ok       850ms ago     1m         -           0         -
 outbox_agent    paused   never         1m         3d4h        0         paused by cli:ana: broker is moved
 

@@ -390,6 +390,63 @@ func (q *Queries) SettlementItemUnbooked(ctx context.Context, db DBTX, arg *Sett
 	return num_unbooked, err
 }
 
+const settlementItemUndelivered = `-- name: SettlementItemUndelivered :many
+SELECT
+    player.code AS player,
+    item.amount_minor,
+    item.delivery::text AS delivery,
+    coalesce(item.failure_code, item.reason, '')::text AS why,
+    count(*) OVER () AS num_undelivered
+FROM settlement_run_items AS item
+JOIN player ON player.id = item.player_id
+WHERE item.run_id = $1
+    AND item.disposition = 'eligible'
+    AND item.delivery IN ('failed', 'withheld')
+ORDER BY item.amount_minor DESC, player.code
+LIMIT $2::int
+`
+
+type SettlementItemUndeliveredParams struct {
+	RunID   int64
+	MaxRows int32
+}
+
+type SettlementItemUndeliveredRow struct {
+	Player         string
+	AmountMinor    int64
+	Delivery       string
+	Why            string
+	NumUndelivered int64
+}
+
+// SettlementItemUndelivered returns the largest amounts that a run owed and did not
+// pay, with how many there are in all.
+func (q *Queries) SettlementItemUndelivered(ctx context.Context, db DBTX, arg *SettlementItemUndeliveredParams) ([]*SettlementItemUndeliveredRow, error) {
+	rows, err := db.Query(ctx, settlementItemUndelivered, arg.RunID, arg.MaxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*SettlementItemUndeliveredRow
+	for rows.Next() {
+		var i SettlementItemUndeliveredRow
+		if err := rows.Scan(
+			&i.Player,
+			&i.AmountMinor,
+			&i.Delivery,
+			&i.Why,
+			&i.NumUndelivered,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const settlementItemVoid = `-- name: SettlementItemVoid :exec
 UPDATE settlement_item AS item
 SET voided_at = clock_timestamp()

@@ -24,6 +24,20 @@ type Detail struct {
 	Events  []Event
 	Reasons []Reason // the largest groups first
 	Result  Result
+
+	NumUndelivered int64         // players who are owed something and got nothing
+	Undelivered    []Undelivered // the first of them, the largest amounts first
+}
+
+// maxUndelivered bounds how many players are told one by one.
+const maxUndelivered = 20
+
+// Undelivered is what a run owed a player and did not pay.
+type Undelivered struct {
+	Amount   int64  // minor units of the run's currency
+	Delivery string // failed, or withheld
+	Player   string // code
+	Why      string // such as wallet_frozen
 }
 
 // List returns the newest runs of a programme, or of all (an empty code).
@@ -69,6 +83,14 @@ func (service *Service) Show(ctx context.Context, runID int64) (*Detail, error) 
 		if detail.Budget, err = readBudget(ctx, service.pool, &result); err != nil {
 			return nil, fmt.Errorf("read budget of run %d: %w", runID, err)
 		}
+	}
+	undelivered, err := queries.SettlementItemUndelivered(ctx, service.pool, &dbsqlc.SettlementItemUndeliveredParams{MaxRows: maxUndelivered, RunID: runID})
+	if err != nil {
+		return nil, fmt.Errorf("read whom run %d did not pay: %w", runID, err)
+	}
+	for _, row := range undelivered {
+		detail.NumUndelivered = row.NumUndelivered
+		detail.Undelivered = append(detail.Undelivered, Undelivered{Amount: row.AmountMinor, Delivery: row.Delivery, Player: row.Player, Why: row.Why})
 	}
 	for _, row := range rows {
 		detail.Events = append(detail.Events, Event{Actor: row.Actor, At: row.At, Detail: row.Detail, Kind: row.Kind, Reason: row.Reason})

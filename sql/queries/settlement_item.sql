@@ -83,6 +83,23 @@ GROUP BY 1, 2, 3, 4
 ORDER BY num_items DESC, 1, 2, 3, 4
 LIMIT @max_groups::int;
 
+-- name: SettlementItemUndelivered :many
+-- SettlementItemUndelivered returns the largest amounts that a run owed and did not
+-- pay, with how many there are in all.
+SELECT
+    player.code AS player,
+    item.amount_minor,
+    item.delivery::text AS delivery,
+    coalesce(item.failure_code, item.reason, '')::text AS why,
+    count(*) OVER () AS num_undelivered
+FROM settlement_run_items AS item
+JOIN player ON player.id = item.player_id
+WHERE item.run_id = @run_id
+    AND item.disposition = 'eligible'
+    AND item.delivery IN ('failed', 'withheld')
+ORDER BY item.amount_minor DESC, player.code
+LIMIT @max_rows::int;
+
 -- name: SettlementItemUnbooked :one
 -- SettlementItemUnbooked counts what a run has credited and the ledger does not have so.
 SELECT settlement_unbooked(@run_id::bigint)::bigint AS num_unbooked;
