@@ -180,7 +180,9 @@ func TestWatchdog_Run(t *testing.T) {
 
 		ctx := t.Context()
 		bundle := setup(ctx, t, defaultConfig())
-		bundle.programme(ctx, t, strings.NewReplacer("code: weekly", "code: daily", "period: weekly", "period: daily", "2026-11-02", "2026-01-01").Replace(weekly))
+		// 320 days: more than a tick plans and the log lists, fewer than two ticks plan.
+		first := lastMonday().AddDate(0, 0, -320).Format(time.DateOnly)
+		bundle.programme(ctx, t, strings.NewReplacer("code: weekly", "code: daily", "period: weekly", "period: daily", "2026-11-02", first).Replace(weekly))
 		bundle.approvedAgo(ctx, t, "1 hour")
 		clock := bundle.watch(ctx, t)
 		clock.awaitLooks(t)
