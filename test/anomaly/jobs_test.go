@@ -33,6 +33,7 @@ const (
 // jobCase is an operation that one attempt of a job is.
 type jobCase struct {
 	kind       string
+	publisher  outbox.Publisher // nil for the trial's own
 	outbox     outbox.Config
 	prepare    func(ctx context.Context, t *testing.T, trial *trial) // before each run; may be nil
 	settlement settlement.Config
@@ -111,7 +112,11 @@ func (job jobCase) client(ctx context.Context, t *testing.T, trial *trial) *rive
 	require.NoError(t, err)
 	config := job.outbox
 	config.Linger, config.WorkerID = 4*time.Millisecond, "worker-1"
-	relay, err := outbox.NewRelay(pool, trial.broker, recorder, config)
+	publisher := job.publisher
+	if publisher == nil {
+		publisher = trial.broker
+	}
+	relay, err := outbox.NewRelay(pool, publisher, recorder, config)
 	require.NoError(t, err)
 	keeper, err := outbox.NewKeeper(pool, recorder, outbox.KeeperConfig{})
 	require.NoError(t, err)
@@ -156,6 +161,9 @@ func throughProxy(ctx context.Context, t *testing.T, trial *trial) *pgxpool.Pool
 func (job jobCase) finish(ctx context.Context, t *testing.T, trial *trial) {
 	t.Helper()
 	trial.proxy.Arm(anomalyNone)
+	if trial.link != nil {
+		trial.link.lose(0, false)
+	}
 	for range maxAgain {
 		// As a tick gives another job to a run whose job has failed for good.
 		exec(ctx, t, trial.db, `

@@ -26,14 +26,30 @@ type operation struct {
 	// name is unique.
 	name string
 
+	// answersOnly says that another case has the statements.
+	answersOnly bool
+
+	// before makes the broker ready for a trial; may be nil.
+	before func(ctx context.Context, t *testing.T)
+
 	// changesTables says that it makes or drops tables.
 	changesTables bool
+
+	// answers is how many of the broker's answers get lost in turn, without make
+	// proof; there all do.
+	answers int
 
 	// covers are the kinds of jobs, commands and probes that it is a case of.
 	covers []string
 
+	// desk is a database that several operations start from. Nil for one of its own.
+	desk *world
+
 	// setup makes what there is to do, on a new database.
 	setup func(ctx context.Context, t *testing.T, db *dbtest.DB)
+
+	// link leads to a real broker; nil for an operation that asks none.
+	link *link
 
 	// run does it once, through the proxy.
 	run func(ctx context.Context, t *testing.T, trial *trial) outcome
@@ -57,7 +73,25 @@ type trial struct {
 	cancel context.CancelFunc // of the operation, for [anomaly.Cancel]
 	db     *dbtest.DB         // past the proxy
 	fault  anomaly.Fault
+	link   *link // to a real broker; nil for none
 	proxy  *anomaly.Proxy
+}
+
+// Kinds of disturbances of the link to the broker.
+const (
+	loseAnswer anomaly.Kind = "lose_answer"
+	cutAnswer  anomaly.Kind = "cut_answer"
+)
+
+// hit is what was disturbed; empty for nothing.
+func (trial *trial) hit() string {
+	if trial.fault.Kind != loseAnswer && trial.fault.Kind != cutAnswer {
+		return trial.proxy.Hit()
+	}
+	if trial.link.answered() < trial.fault.Nth {
+		return ""
+	}
+	return fmt.Sprintf("answer %d of the broker", trial.fault.Nth)
 }
 
 // outcome is what an operation says of itself.
@@ -76,6 +110,7 @@ type undisturbed struct {
 	outcome    outcome
 	ran        string // the state after one run
 	started    string // the state before
+	numAnswers int // of the broker
 	statements []anomaly.Statement
 	world      *world
 }
@@ -83,21 +118,24 @@ type undisturbed struct {
 // loop disturbs an operation at one statement after the other.
 func loop(t *testing.T, op *operation, done family) {
 	ctx := t.Context()
-	plain := &undisturbed{world: newWorld(ctx, t, op)}
+	plain := &undisturbed{world: op.desk}
+	if plain.world == nil {
+		plain.world = newWorld(ctx, t, op.setup, op.changesTables)
+	}
 	t.Run("undisturbed", func(t *testing.T) { //nolint:paralleltest // what follows needs what it learns
 		plain.learn(t, op)
 	})
 	if t.Failed() {
 		return
 	}
-	for _, fault := range done.faults(op, plain.statements) {
+	for _, fault := range append(done.faults(op, plain.statements), plain.answerFaults(op)...) {
 		name := fmt.Sprintf("%s_%s_%d", fault.Kind, strings.ReplaceAll(fault.Only, " ", "-"), fault.Nth)
 		if fault.SQLState != "" {
 			name += "_" + fault.SQLState
 		}
 		t.Run(name, func(t *testing.T) { //nolint:paralleltest // they share a database
 			ctx := t.Context()
-			disturb(ctx, t, op, plain, newTrial(ctx, t, plain.world.give(ctx, t), fault))
+			disturb(ctx, t, op, plain, newTrialOf(ctx, t, op, plain.world.give(ctx, t), fault))
 		})
 	}
 }
@@ -107,13 +145,27 @@ func newTrial(ctx context.Context, t *testing.T, db *dbtest.DB, fault anomaly.Fa
 	return &trial{broker: newBroker(), db: db, fault: fault, proxy: anomaly.Start(t, db.URL)}
 }
 
+func newTrialOf(ctx context.Context, t *testing.T, op *operation, db *dbtest.DB, fault anomaly.Fault) *trial {
+	t.Helper()
+	trial := newTrial(ctx, t, db, fault)
+	trial.link = op.link
+	if op.before != nil {
+		op.before(ctx, t)
+	}
+	return trial
+}
+
 // learn runs the operation undisturbed.
 func (plain *undisturbed) learn(t *testing.T, op *operation) {
 	ctx := t.Context()
-	trial := newTrial(ctx, t, plain.world.give(ctx, t), anomaly.Fault{})
+	trial := newTrialOf(ctx, t, op, plain.world.give(ctx, t), anomaly.Fault{})
 	plain.started = op.stateOf(ctx, t, trial)
 	plain.outcome = trial.run(ctx, t, op)
 	plain.statements = trial.proxy.Statements()
+	if op.link != nil {
+		plain.numAnswers = op.link.answered()
+		require.Positive(t, plain.numAnswers, "nothing passed the link")
+	}
 	require.NotEmpty(t, plain.statements, "nothing passed the proxy")
 	plain.ran = op.stateOf(ctx, t, trial)
 	if op.finish != nil {
@@ -129,7 +181,7 @@ func (plain *undisturbed) learn(t *testing.T, op *operation) {
 // disturb runs the operation with one fault, and then again without.
 func disturb(ctx context.Context, t *testing.T, op *operation, plain *undisturbed, trial *trial) {
 	got := trial.run(ctx, t, op)
-	if trial.proxy.Hit() == "" {
+	if trial.hit() == "" {
 		// It did not come so far this time: how often it polls is a matter of time.
 		trial.fault = anomaly.Fault{}
 	}
@@ -139,10 +191,10 @@ func disturb(ctx context.Context, t *testing.T, op *operation, plain *undisturbe
 	case trial.fault.Kind == "":
 		require.Equal(t, plain.outcome, got, "undisturbed, it went otherwise")
 	case got.err == plain.outcome.err && !got.unfinished:
-		require.Equal(t, plain.ran, state, "%s failed and nobody said so; the effect is not complete", trial.proxy.Hit())
-		require.Equal(t, plain.outcome.output, got.output, "%s failed and nobody said so; the output is not complete", trial.proxy.Hit())
+		require.Equal(t, plain.ran, state, "%s failed and nobody said so; the effect is not complete", trial.hit())
+		require.Equal(t, plain.outcome.output, got.output, "%s failed and nobody said so; the output is not complete", trial.hit())
 	case trial.fault.Kind == anomaly.Fail:
-		require.Contains(t, got.err, anomaly.Message, "%s failed, and the error does not say why", trial.proxy.Hit())
+		require.Contains(t, got.err, anomaly.Message, "%s failed, and the error does not say why", trial.hit())
 		requireNamesStep(t, got.err)
 	case trial.fault.Kind != anomaly.Cancel && !complete:
 		requireNamesStep(t, got.err)
@@ -151,7 +203,7 @@ func disturb(ctx context.Context, t *testing.T, op *operation, plain *undisturbe
 		op.check(ctx, t, trial, got)
 	}
 	if got.succeeded && state == plain.started {
-		require.Equal(t, plain.ran, state, "%s failed, nothing moved, and the loop says that it succeeded", trial.proxy.Hit())
+		require.Equal(t, plain.ran, state, "%s failed, nothing moved, and the loop says that it succeeded", trial.hit())
 	}
 	if op.state == nil {
 		return
@@ -178,7 +230,16 @@ func (trial *trial) run(ctx context.Context, t *testing.T, op *operation) outcom
 	trial.cancel = cancel
 	fault := trial.fault
 	fault.Cancel = func() { trial.cancel() }
-	trial.proxy.Arm(fault)
+	if trial.link != nil {
+		trial.link.lose(0, false)
+	}
+	switch fault.Kind {
+	case loseAnswer, cutAnswer:
+		trial.link.lose(fault.Nth, fault.Kind == cutAnswer)
+		trial.proxy.Arm(anomalyNone)
+	default:
+		trial.proxy.Arm(fault)
+	}
 	return op.run(runCtx, t, trial)
 }
 
@@ -197,6 +258,9 @@ type family map[string]bool
 // faults are those that an operation must bear. Each statement fails in each of
 // its contexts, which are told apart by the statement before it.
 func (done family) faults(op *operation, statements []anomaly.Statement) []anomaly.Fault {
+	if op.answersOnly {
+		return nil
+	}
 	hash := fnv.New32()
 	_, _ = hash.Write([]byte(op.name))
 	drawn := int(hash.Sum32()) % len(statements)
@@ -225,6 +289,24 @@ func (done family) faults(op *operation, statements []anomaly.Statement) []anoma
 		}
 		done[context] = true
 		before = statement.Label
+	}
+	return found
+}
+
+// answerFaults lose the broker's answers, or cut the connection instead of them.
+func (plain *undisturbed) answerFaults(op *operation) []anomaly.Fault {
+	most := plain.numAnswers
+	if !whole {
+		most = min(most, op.answers)
+	}
+	var found []anomaly.Fault
+	for i := range most {
+		// Spread over all of them.
+		nth := 1 + i*plain.numAnswers/most
+		found = append(found, anomaly.Fault{Kind: loseAnswer, Nth: nth})
+		if whole || i == most-1 {
+			found = append(found, anomaly.Fault{Kind: cutAnswer, Nth: nth})
+		}
 	}
 	return found
 }

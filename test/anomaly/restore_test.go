@@ -53,10 +53,10 @@ type world struct {
 	db     *dbtest.DB // the source of copies, or what is restored
 }
 
-func newWorld(ctx context.Context, t *testing.T, op *operation) *world {
+func newWorld(ctx context.Context, t *testing.T, setup func(ctx context.Context, t *testing.T, db *dbtest.DB), copies bool) *world {
 	t.Helper()
-	w := &world{copies: op.changesTables, db: dbtest.Database(ctx, t)}
-	op.setup(ctx, t, w.db)
+	w := &world{copies: copies, db: dbtest.Database(ctx, t)}
+	setup(ctx, t, w.db)
 	exec(ctx, t, w.db, "DELETE FROM loop_progress")
 	if !w.copies {
 		exec(ctx, t, w.db, saveAll)
