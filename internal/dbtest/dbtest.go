@@ -28,9 +28,6 @@ type DB struct {
 
 	// URL leads to the database, as its owner, password included.
 	URL string
-
-	name   string
-	server *server
 }
 
 // Database returns a new database with the schema, which is dropped when the
@@ -45,18 +42,6 @@ func Database(ctx context.Context, t testing.TB) *DB {
 func Empty(ctx context.Context, t testing.TB) *DB {
 	t.Helper()
 	return newDatabase(ctx, t, shared(ctx, t), false)
-}
-
-// CopyOf returns a new database with all that source holds now, which is dropped
-// when the test ends, whoever is still connected. It closes source's pool, and
-// nobody else may be connected to source: Postgres copies no database that is in
-// use.
-func CopyOf(ctx context.Context, t testing.TB, source *DB) *DB {
-	t.Helper()
-	source.Pool.Close()
-	return openDatabase(ctx, t, source.server, func(ctx context.Context, name string) error {
-		return source.server.create(ctx, name, source.name)
-	})
 }
 
 // Durable is [Database] on a private server of its own kind that syncs every
@@ -134,16 +119,11 @@ func DataDir(t testing.TB) string {
 
 func newDatabase(ctx context.Context, t testing.TB, server *server, migrated bool) *DB {
 	t.Helper()
-	if migrated {
-		return openDatabase(ctx, t, server, server.createMigrated)
-	}
-	return openDatabase(ctx, t, server, server.createEmpty)
-}
-
-// openDatabase makes a database, opens it, and drops it when the test ends.
-func openDatabase(ctx context.Context, t testing.TB, server *server, create func(ctx context.Context, name string) error) *DB {
-	t.Helper()
 	name := server.nextName()
+	create := server.createEmpty
+	if migrated {
+		create = server.createMigrated
+	}
 	if err := create(ctx, name); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +144,7 @@ func openDatabase(ctx context.Context, t testing.TB, server *server, create func
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closePool(t, pool) })
-	return &DB{Pool: pool, URL: databaseURL, name: name, server: server}
+	return &DB{Pool: pool, URL: databaseURL}
 }
 
 func newPool(ctx context.Context, databaseURL string, size int32) (*pgxpool.Pool, error) {

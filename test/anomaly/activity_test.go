@@ -48,9 +48,8 @@ func activityState(ctx context.Context, t *testing.T, trial *trial) string {
 // importing applies a file in batches.
 func importing(name string, size int) *operation {
 	return &operation{
-		covers: []string{"activity import"},
-		name:   name,
-		setup:  registerLoops,
+		name:  name,
+		setup: registerLoops,
 		run: func(ctx context.Context, t *testing.T, trial *trial) outcome {
 			service := activity.New(wallet.New())
 			_, err := service.Import(ctx, throughProxy(ctx, t, trial), "file", strings.NewReader(activityLines()), activity.ImportOptions{BatchSize: size})

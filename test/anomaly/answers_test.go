@@ -146,7 +146,7 @@ func reconciling(t *testing.T, args string, onlyReads bool) *operation {
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	loopAll(t, []*operation{
-		publishingForReal(t), provisioning(t),
+		publishingForReal(t), provisioning(t), proving(t),
 		reconciling(t, "outbox reconcile --grace 0s", true),
 		reconciling(t, "outbox reconcile --adopt --grace 0s --as ana", false),
 	})

@@ -34,7 +34,7 @@ type command struct {
 
 func (c command) operation() *operation {
 	op := &operation{
-		covers: []string{c.covers()},
+		covers: []string{"command " + c.covers()},
 		desk:   c.desk,
 		name:   strings.ReplaceAll(c.args, " ", "_"),
 		run:    c.run,
@@ -173,6 +173,6 @@ func commandOperations(desk *world) []*operation {
 
 func TestCommands(t *testing.T) {
 	t.Parallel()
-	desk := newWorld(t.Context(), t, newDesk, false)
+	desk := newWorld(t.Context(), t, newDesk)
 	loopAll(t, commandOperations(desk))
 }

@@ -42,7 +42,7 @@ type jobCase struct {
 // operation makes a case of a job. What it lacks are setup and state.
 func (job jobCase) operation(name string) *operation {
 	return &operation{
-		covers: []string{job.kind},
+		covers: []string{"job " + job.kind},
 		finish: job.finish,
 		name:   name,
 		run: func(ctx context.Context, t *testing.T, trial *trial) outcome {

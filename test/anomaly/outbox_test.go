@@ -152,7 +152,7 @@ func outboxOperations() []*operation {
 // sweeping inserts the jobs that appends did not.
 func sweeping() *operation {
 	return &operation{
-		covers: []string{"outbox sweep"},
+		covers: []string{"probe sweeper"},
 		name:   "sweep",
 		run: func(ctx context.Context, t *testing.T, trial *trial) outcome {
 			sweeper := outbox.NewSweeper(throughProxy(ctx, t, trial), silent(), outbox.SweeperConfig{})
@@ -172,7 +172,6 @@ func sweeping() *operation {
 // maintaining makes partitions, moves, drops and prunes.
 func maintaining() *operation {
 	op := jobCase{kind: jobs.MaintenanceArgs{}.Kind()}.operation("maintenance")
-	op.changesTables = true
 	op.setup = func(ctx context.Context, t *testing.T, db *dbtest.DB) {
 		registerLoops(ctx, t, db)
 		appendTo(ctx, t, db, outbox.StreamWallet, "oldest", "older", "fresh")

@@ -135,7 +135,7 @@ func ticking() *operation {
 // watching looks for alarms, of each kind of source.
 func watching() *operation {
 	return &operation{
-		covers: []string{"settlement watchdog"},
+		covers: []string{"probe watchdog"},
 		name:   "watchdog",
 		setup: func(ctx context.Context, t *testing.T, db *dbtest.DB) {
 			b := openBooks(ctx, t, db)

@@ -35,7 +35,7 @@ const (
 
 const (
 	// Message is what an injected failure says, for tests to find in errors.
-	Message = "could not extend file: no space left on device (injected)"
+	Message = "no space left on disk (injected)"
 
 	// DiskFull is the SQLSTATE of injected failures, unless a fault has another.
 	DiskFull = "53100"
