@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -122,8 +123,8 @@ func askPID(ctx context.Context, conn *pgconn.PgConn, end string) (string, error
 	results, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED;"+
 		"SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;"+
 		"SELECT pg_backend_pid();"+end).ReadAll()
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == pgbouncerRefusal {
-		return "", ErrPooling // of statements
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == pgbouncerRefusal && strings.Contains(refused.Message, statementPooling) {
+		return "", ErrPooling
 	}
 	if err != nil {
 		return "", fmt.Errorf("ask for the server process: %w", err)
@@ -136,6 +137,9 @@ func askPID(ctx context.Context, conn *pgconn.PgConn, end string) (string, error
 	return "", fmt.Errorf("ask for the server process: %w", errNotTaken)
 }
 
-// pgbouncerRefusal is PgBouncer's own code, for a transaction in statement pooling
-// among others.
-const pgbouncerRefusal = "08P01"
+// PgBouncer has one code for all that it refuses, a server that it cannot reach
+// included: only its text tells them apart.
+const (
+	pgbouncerRefusal = "08P01"
+	statementPooling = "statement pooling"
+)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ var startupParameters = []string{
 // server connection of its own, or one for each transaction.
 type pooler struct {
 	byTransaction bool
+	isSilent      atomic.Bool // answers no statement
+	refusal       string // of every statement, as where the server is down
 	roundRobin    bool // of the idle connections, take the one that was used longest ago
 	server        string
 	t             *testing.T
@@ -104,6 +107,14 @@ func (p *pooler) serve(conn net.Conn) {
 			return
 		}
 		if _, ends := message.(*pgproto3.Terminate); ends {
+			return
+		}
+		if p.isSilent.Load() {
+			continue
+		}
+		if p.refusal != "" {
+			client.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: "08P01", Message: p.refusal})
+			_ = client.Flush()
 			return
 		}
 		if server == nil {
@@ -191,6 +202,42 @@ func TestDatabase_Pooler(t *testing.T) {
 			require.Equal(t, []string{want, want, want}, show(ctx, t, database, options, setting), setting)
 		}
 	})
+
+	t.Run("ThatFallsSilentKeepsNoPlaceOfAPool", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		silent := &pooler{}
+		silent.isSilent.Store(true)
+		pool, err := parse(t, startPooler(ctx, t, silent), "connect_timeout=1").Pool(ctx, pgconnect.Options{MaxConns: 1})
+		require.NoError(t, err)
+		defer pool.Close()
+		require.Error(t, pool.Ping(ctx))
+		silent.isSilent.Store(false)
+		require.NoError(t, pool.Ping(ctx))
+	})
+
+	for name, tc := range map[string]struct {
+		isPooling bool
+		refusal   string
+	}{
+		"WithoutAServerIsNotCalledWronglySetUp": {refusal: "server login has been failing, cached error: connect failed (server_login_retry)"},
+		"WithoutRoomIsNotCalledWronglySetUp":    {refusal: "query_wait_timeout"},
+		"ByStatementIsRefused":                  {isPooling: true, refusal: "transaction blocks not allowed in statement pooling mode"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			ctx := t.Context()
+			err := parse(t, startPooler(ctx, t, &pooler{refusal: tc.refusal})).Check(ctx)
+			if tc.isPooling {
+				require.ErrorIs(t, err, pgconnect.ErrPooling)
+				return
+			}
+			require.NotErrorIs(t, err, pgconnect.ErrPooling)
+			require.ErrorContains(t, err, tc.refusal)
+		})
+	}
 
 	for name, tc := range map[string]struct {
 		numIdle int // that others have left

@@ -7,10 +7,15 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
+
+// prepareTimeout bounds how long the settings may take, unless the URL has a
+// connect_timeout, which bounds them too.
+const prepareTimeout = 10 * time.Second
 
 // sessionSetting is what a connection asks for whatever the server, the database
 // or the role has as its default.
@@ -87,7 +92,15 @@ func (database *Database) connConfig(options Options) *pgx.ConnConfig {
 	}
 	maps.Copy(settings, database.given)
 	maps.Copy(settings, options.Fixed)
+	// The driver bounds only what comes before. Without a bound, a server that falls
+	// silent here would keep a place of the pool for good.
+	timeout := config.ConnectTimeout
+	if timeout <= 0 {
+		timeout = prepareTimeout
+	}
 	config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
 		return database.prepare(ctx, conn, settings)
 	}
 	return config
