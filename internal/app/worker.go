@@ -31,6 +31,9 @@ import (
 )
 
 const (
+	// idPoll is how often a start looks whether its worker id is free.
+	idPoll = 500 * time.Millisecond
+
 	// maxRiverID is the longest id that River takes.
 	maxRiverID = 100
 
@@ -230,16 +233,36 @@ func (worker *worker) watch(ctx context.Context) error {
 		return err
 	}
 	worker.server = api.NewServer(worker.config.Listen, api.NewProbes(worker.monitor), worker.logger)
-	// Last: from here on the database has a process of this id.
-	var taken *freshness.TakenError
-	switch err := worker.monitor.Begin(ctx); {
-	case errors.As(err, &taken):
-		return fmt.Errorf("TRUEGREEN_WORKER_ID: %w", err)
-	case err != nil:
-		// The monitor tries again, and is unready until it succeeds.
-		worker.logger.WarnContext(ctx, "first heartbeat not stored", slog.Any("error", err))
+	return worker.begin(ctx) // last: from here on the database has a process of this id
+}
+
+// begin stores the first heartbeat. A process that has the same id is refused if it
+// beats. One that does not beat has died, as before a restart after a crash: its id is
+// waited for, since a start that fails until then can be the last that a supervisor tries.
+func (worker *worker) begin(ctx context.Context) error {
+	var before *freshness.TakenError
+	for {
+		err := worker.monitor.Begin(ctx)
+		var taken *freshness.TakenError
+		switch {
+		case err == nil:
+			return nil
+		case !errors.As(err, &taken):
+			// The monitor tries again, and is unready until it succeeds.
+			worker.logger.WarnContext(ctx, "first heartbeat not stored", slog.Any("error", err))
+			return nil
+		case before != nil && (taken.SeenAge < before.SeenAge || !taken.StartedAt.Equal(before.StartedAt)):
+			return fmt.Errorf("TRUEGREEN_WORKER_ID: %w", err)
+		case before == nil:
+			worker.logger.WarnContext(ctx, "worker id taken, waiting until it is free or the other process beats", slog.Any("error", err))
+		}
+		before = taken
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("TRUEGREEN_WORKER_ID: %w", err)
+		case <-time.After(idPoll):
+		}
 	}
-	return nil
 }
 
 // run works until ctx is done. Parts stop in the reverse order of their start:

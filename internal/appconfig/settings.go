@@ -174,7 +174,7 @@ func processSettings() []Setting {
 		},
 		{
 			Bound:  "1 to 200 visible ASCII characters, and not \"retired\"",
-			Doc:    "The name of this process among the workers; no two live ones may share one. The id of one that died is free after 6 × `TRUEGREEN_TICK`. Left out: host, process id and a random part.",
+			Doc:    "The name of this process among the workers; no two live ones may share one. The id of one that died is free after 6 × `TRUEGREEN_TICK`, and a start waits for that. Left out: host, process id and a random part.",
 			Flag:   "worker-id",
 			Groups: []string{GroupWorker},
 			Name:   "TRUEGREEN_WORKER_ID",
