@@ -16,7 +16,7 @@ type State struct {
 	live       Finding
 	lastBad    []Reason
 	owedBy     map[string]time.Time // loops that must succeed once more, after this
-	probedFrom time.Duration        // since then every probe was good
+	probedFrom time.Duration        // since then every probe could do what a fetch does
 	probeGood  bool
 	proven     bool
 	ready      Finding
@@ -79,7 +79,7 @@ func (state State) observe(evidence Evidence) State {
 		}
 	}
 
-	good := evidence.DB.NumFailed == 0 && evidence.DB.Schema.Known
+	good := evidence.DB.NumFailed == 0 && evidence.DB.Schema.Known && evidence.FetchError == nil
 	if good && !state.probeGood {
 		state.probedFrom = evidence.At
 	}
@@ -253,7 +253,8 @@ func (state State) judgeLive(evidence Evidence, limits Limits) Finding {
 		if queue.stuck() && queue.LeastOverrun > limits.SlotsStuck {
 			reasons = append(reasons, stuckReason(queue, limits.SlotsStuck))
 		}
-		// After an outage of the database fetches get the same time again.
+		// What the database refuses or delays is no evidence against this process. After
+		// that fetches get the same time again.
 		if !evidence.RiverStarted || !state.probeGood || queue.saturated() {
 			continue
 		}

@@ -404,67 +404,6 @@ func TestEvaluate_Startup(t *testing.T) {
 	})
 }
 
-// TestEvaluate_Live says what wants a restart: never an outage elsewhere.
-func TestEvaluate_Live(t *testing.T) {
-	t.Parallel()
-
-	wedged := func(evidence *freshness.Evidence) { evidence.Queues[0].FetchAge = 10 * time.Minute }
-	stuck := func(overrun time.Duration) func(*freshness.Evidence) {
-		return func(evidence *freshness.Evidence) {
-			evidence.Queues[0].FetchAge = 10 * time.Minute
-			evidence.Queues[0].LeastOverrun = overrun
-			evidence.Queues[0].NumInFlight = 2
-		}
-	}
-	pinned := func(age time.Duration) func(*freshness.Evidence) {
-		return func(evidence *freshness.Evidence) { evidence.DB.PinnedFor, evidence.DB.ReadOnly = age, true }
-	}
-	cases := []struct {
-		name    string
-		changes map[int]func(*freshness.Evidence)
-		code    freshness.Code // "": live
-	}{
-		{"NothingWrong", nil, ""},
-		{"NoFetchFor180sWhileTheDatabaseAnswers", map[int]func(*freshness.Evidence){0: wedged}, freshness.CodeFetchStalled},
-		{"NoFetchSinceTheDatabaseIsAway", map[int]func(*freshness.Evidence){0: func(evidence *freshness.Evidence) {
-			failedProbes(9)(evidence)
-			wedged(evidence)
-		}}, ""},
-		{"NoFetchYetAfterTheDatabaseCameBack", map[int]func(*freshness.Evidence){
-			0: func(evidence *freshness.Evidence) {
-				failedProbes(9)(evidence)
-				wedged(evidence)
-			},
-			10: wedged,
-		}, ""},
-		{"NoFetchWhilePaused", map[int]func(*freshness.Evidence){0: func(evidence *freshness.Evidence) {
-			wedged(evidence)
-			evidence.Loops[0].Paused = true
-		}}, ""},
-		{"NoFetchSinceAllSlotsAreBusy", map[int]func(*freshness.Evidence){0: stuck(-time.Second)}, ""},
-		{"AllSlotsStuckForLessThan120s", map[int]func(*freshness.Evidence){0: stuck(119 * time.Second)}, ""},
-		{"AllSlotsStuckForLonger", map[int]func(*freshness.Evidence){0: stuck(121 * time.Second)}, freshness.CodeSlotsStuck},
-		{"ReadOnlyEverywhere", map[int]func(*freshness.Evidence){0: func(evidence *freshness.Evidence) { evidence.DB.ReadOnly = true }}, ""},
-		{"PinnedFor120s", map[int]func(*freshness.Evidence){0: pinned(120 * time.Second)}, ""},
-		{"PinnedForLonger", map[int]func(*freshness.Evidence){0: pinned(121 * time.Second)}, freshness.CodeDBReadOnly},
-		{"AStalledLoop", map[int]func(*freshness.Evidence){0: stalled}, ""},
-	}
-	for _, test := range cases {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-
-			judgements := play(ticks(40, test.changes))
-			if test.code == "" {
-				for i, judgement := range judgements {
-					require.True(t, judgement.Live.OK, "tick %d", i)
-				}
-				return
-			}
-			require.Equal(t, []freshness.Code{test.code}, codes(judgements[39].Live.Reasons))
-		})
-	}
-}
-
 func TestEvaluate_Info(t *testing.T) {
 	t.Parallel()
 

@@ -59,6 +59,9 @@ type Evidence struct {
 	ClockSkew time.Duration
 	DB        DBEvidence
 	Draining  bool
+	// FetchError is why the database would let no fetch happen from the queues that one is
+	// missed from; nil if it would, or none is missed.
+	FetchError error
 	// HasSnapshot says that the loops were read at least once.
 	HasSnapshot bool
 	Loops       []LoopStatus  // all loops, as last read

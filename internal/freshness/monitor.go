@@ -11,6 +11,9 @@ import (
 )
 
 const (
+	// fetchLockTimeout is how long a try to fetch waits for a lock.
+	fetchLockTimeout = "200ms"
+
 	// pausedByUnknown is who paused a loop in River alone.
 	pausedByUnknown = "unknown"
 
@@ -36,6 +39,7 @@ type Monitor struct {
 	probing   atomic.Bool
 	process   *Process
 	prober    *prober
+	resetAt   time.Time // when the pools were last reset
 	runningAt atomic.Pointer[time.Time]
 	startedAt time.Time
 	state     State
@@ -101,7 +105,8 @@ func (monitor *Monitor) stop(ctx context.Context) {
 // tick probes, judges, answers and beats, in bounded time.
 func (monitor *Monitor) tick(ctx context.Context) {
 	result := make(chan probeResult, 1)
-	if monitor.bounded(func() { result <- monitor.prober.probe(ctx) }) {
+	overdue := monitor.overdueQueues()
+	if monitor.bounded(func() { result <- monitor.prober.probe(ctx, overdue) }) {
 		monitor.learn(<-result)
 	} else {
 		monitor.learn(probeResult{at: time.Now(), err: errors.New("the probe did not end in time")})
@@ -181,6 +186,10 @@ func (monitor *Monitor) learn(result probeResult) {
 	if result.schema.Known {
 		db.Schema = result.schema
 	}
+	monitor.evidence.FetchError = result.fetchErr
+	if result.pinned || result.fetchErr == nil && len(monitor.prober.fetchFrom) > 0 {
+		monitor.resetPools()
+	}
 	switch {
 	case !result.pinned:
 		monitor.pinnedAt = time.Time{}
@@ -223,6 +232,32 @@ func (monitor *Monitor) judge() {
 	var judgement Judgement
 	monitor.state, judgement = Evaluate(monitor.state, *evidence, monitor.limits)
 	monitor.cached.Store(&judged{Judgement: judgement, at: now, takenAt: monitor.takenAt})
+}
+
+// overdueQueues are those that a fetch has been missed from: for these the probe finds out
+// whether the database would allow one.
+func (monitor *Monitor) overdueQueues() []string {
+	queues, riverStarted := monitor.process.evidence()
+	var names []string
+	for _, queue := range queues {
+		if riverStarted && queue.FetchAge > monitor.limits.FetchStalled && !queue.saturated() {
+			names = append(names, queue.Name)
+		}
+	}
+	return names
+}
+
+// resetPools lets go of connections that lead nowhere good, while new ones would: what
+// restarting the process would do for them.
+func (monitor *Monitor) resetPools() {
+	if time.Since(monitor.resetAt) < monitor.limits.FetchStalled {
+		return
+	}
+	monitor.resetAt = time.Now()
+	for _, pool := range monitor.config.Pools {
+		pool.Reset()
+	}
+	monitor.config.Logger.Warn("connection pools reset", slog.Bool("pinned_to_read_only", !monitor.pinnedAt.IsZero()))
 }
 
 func (monitor *Monitor) saturatedPools() []string {

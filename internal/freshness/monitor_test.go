@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
 	"github.com/stretchr/testify/require"
@@ -302,26 +303,38 @@ func TestMonitor_Database(t *testing.T) {
 		bundle.ready(t)
 	})
 
-	t.Run("WantsARestartWhenPinnedToAReadOnlyServer", func(t *testing.T) {
+	t.Run("LeavesAReadOnlyServerForOneThatWrites", func(t *testing.T) {
 		t.Parallel()
 
 		ctx := t.Context()
 		var database string
-		bundle := setupMonitor(ctx, t, func(bundle *monitorBundle, _ *freshness.MonitorConfig) {
+		var pool *pgxpool.Pool
+		isReadOnly := func() (is bool) {
+			require.NoError(t, pool.QueryRow(ctx, `SELECT current_setting('transaction_read_only')::boolean`).Scan(&is))
+			return is
+		}
+		bundle := setupMonitor(ctx, t, func(bundle *monitorBundle, config *freshness.MonitorConfig) {
 			database = pgx.Identifier{bundle.db.Pool.Config().ConnConfig.Database}.Sanitize()
 			bundle.rows.exec(`ALTER DATABASE ` + database + ` SET default_transaction_read_only = on`)
+			var err error
+			pool, err = pgxpool.New(ctx, bundle.db.URL)
+			require.NoError(t, err)
+			t.Cleanup(pool.Close)
+			require.True(t, isReadOnly())
+			config.Pools = map[string]freshness.PoolStat{"services": pool}
 		})
 		fetching(ctx, bundle)
 		answer := bundle.unready(t, freshness.CodeDBReadOnly)
 		require.Equal(t, freshness.DBReadOnly, answer.DB)
-		require.True(t, bundle.monitor.Live().OK, "every connection is read-only: no restart would help")
 
-		// The monitor's connection keeps the setting that it was made with.
+		// Connections keep the setting that they were made with, and restarting all
+		// processes at once for it is what nobody wants.
 		bundle.rows.exec(`ALTER DATABASE ` + database + ` RESET default_transaction_read_only`)
 		eventually(t, func() bool {
-			live := bundle.monitor.Live()
-			return !live.OK && live.Reasons[0].Code == freshness.CodeDBReadOnly
-		}, "only this process is held by the read-only server")
+			require.True(t, bundle.monitor.Live().OK)
+			return bundle.monitor.Ready().OK
+		}, "the process gets ready")
+		require.False(t, isReadOnly(), "the pools were reset")
 	})
 
 	t.Run("RefusesASchemaOlderThanItNeeds", func(t *testing.T) {

@@ -11,8 +11,9 @@ import (
 	"truegreen/internal/pgconnect"
 )
 
-// PoolStat tells how busy a connection pool is.
+// PoolStat is a connection pool: it shows how busy it is, and can replace its connections.
 type PoolStat interface {
+	Reset()
 	Stat() *pgxpool.Stat
 }
 

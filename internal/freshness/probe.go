@@ -18,6 +18,7 @@ type prober struct {
 	begunAt   time.Time // this worker's start by the database's clock
 	config    MonitorConfig
 	conn      *pgx.Conn
+	fetchFrom []string          // queues of which to find out whether a fetch is possible
 	idStale   time.Duration     // how long a process must be silent for its id to be free
 	pausedBy  map[string]string // loop → who, as last read
 	queues    []string
@@ -29,6 +30,7 @@ type probeResult struct {
 	at          time.Time // when it ended
 	clockSkew   time.Duration
 	err         error // no answer at all
+	fetchErr    error // why nothing can be fetched from the queues that were asked for
 	loops       []LoopStatus
 	own         []OwnProgress
 	pinned      bool // read-only, where a new connection is not
@@ -57,11 +59,13 @@ func (prober *prober) connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // probe asks whether the server takes writes, whether its schema fits, and how
-// the loops are. It takes no longer than ProbeTimeout.
-func (prober *prober) probe(ctx context.Context) probeResult {
+// the loops are; and whether a job can be fetched from the queues of fetchFrom. It takes
+// no longer than ProbeTimeout.
+func (prober *prober) probe(ctx context.Context, fetchFrom []string) probeResult {
 	ctx, cancel := context.WithTimeout(ctx, prober.config.ProbeTimeout)
 	defer cancel()
 	startedAt := time.Now()
+	prober.fetchFrom = fetchFrom
 	var result probeResult
 
 	if err := prober.ask(ctx, &result); err != nil {
@@ -87,7 +91,32 @@ func (prober *prober) ask(ctx context.Context, result *probeResult) error {
 
 	result.snapshotErr = prober.snapshot(ctx, result)
 	if readOnly {
-		result.pinned = prober.newConnectionWrites(ctx)
+		result.pinned = prober.replaceConnection(ctx)
+	}
+	switch {
+	case len(prober.fetchFrom) == 0:
+	case prober.conn.IsClosed():
+		result.fetchErr = result.snapshotErr // which took all the time
+	default:
+		result.fetchErr = prober.tryFetch(ctx)
+	}
+	return nil
+}
+
+// tryFetch does what River's fetch does, and takes it back: whether the database would let
+// it. It waits for no lock, so that time is left for the rest of the tick.
+func (prober *prober) tryFetch(ctx context.Context) error {
+	tx, err := prober.conn.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("try to fetch a job: %w", err)
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+fetchLockTimeout+"'"); err != nil {
+		return fmt.Errorf("try to fetch a job: %w", err)
+	}
+	_, err = queries.RiverJobFetchTry(ctx, tx, &dbsqlc.RiverJobFetchTryParams{Queues: prober.fetchFrom})
+	if err != nil {
+		return fmt.Errorf("try to fetch a job: %w", err)
 	}
 	return nil
 }
@@ -116,16 +145,21 @@ func askServer(ctx context.Context, conn *pgx.Conn) (now time.Time, readOnly boo
 	return now, readOnly, nil
 }
 
-// newConnectionWrites says whether a connection made now leads to a server that
-// takes writes.
-func (prober *prober) newConnectionWrites(ctx context.Context) bool {
+// replaceConnection puts a connection made now in the place of one to a server that takes
+// no writes, if it leads to one that does.
+func (prober *prober) replaceConnection(ctx context.Context) bool {
 	conn, err := prober.connect(ctx)
 	if err != nil {
 		return false
 	}
-	defer func() { _ = conn.Close(ctx) }()
 	_, readOnly, err := askServer(ctx, conn)
-	return err == nil && !readOnly
+	if err != nil || readOnly {
+		_ = conn.Close(ctx)
+		return false
+	}
+	prober.disconnect()
+	prober.conn = conn
+	return true
 }
 
 // snapshot reads the schema's version and, where it fits, the loops.
