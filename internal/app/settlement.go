@@ -251,6 +251,32 @@ func (actions *actions) SettlementRun(ctx context.Context, request cli.Settlemen
 	})
 }
 
+// SettlementAcknowledgeable lists the runs that SettlementAcknowledgeAll is about.
+func (actions *actions) SettlementAcknowledgeable(ctx context.Context, all cli.SettlementAcknowledgement) ([]cli.SettlementRun, error) {
+	return actions.manyRuns(ctx, all, (*settlement.Service).Acknowledgeable)
+}
+
+// SettlementAcknowledgeAll acknowledges all runs that match.
+func (actions *actions) SettlementAcknowledgeAll(ctx context.Context, all cli.SettlementAcknowledgement) ([]cli.SettlementRun, error) {
+	return actions.manyRuns(ctx, all, (*settlement.Service).AcknowledgeAll)
+}
+
+func (actions *actions) manyRuns(
+	ctx context.Context, all cli.SettlementAcknowledgement,
+	act func(*settlement.Service, context.Context, settlement.Acknowledgement) ([]settlement.Result, error),
+) ([]cli.SettlementRun, error) {
+	return withSettlement(ctx, actions, func(service *settlement.Service) ([]cli.SettlementRun, error) {
+		results, err := act(service, ctx, settlement.Acknowledgement{
+			By: all.As, Count: all.Count, Outcomes: all.Outcomes, Programme: all.Programme, Reason: all.Reason,
+		})
+		runs := make([]cli.SettlementRun, 0, len(results))
+		for i := range results {
+			runs = append(runs, settlementRun(&results[i]))
+		}
+		return runs, err
+	})
+}
+
 // SettlementAdjust adjusts a period, and waits for the run if that is wanted.
 func (actions *actions) SettlementAdjust(ctx context.Context, request cli.SettlementRequest) (cli.SettlementRun, error) {
 	return actions.start(ctx, request, func(service *settlement.Service) (int64, error) {

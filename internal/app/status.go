@@ -14,10 +14,6 @@ import (
 )
 
 const (
-	// maxAlarmReasons is how many alarms of one kind are told one by one: the loops must
-	// not scroll off the screen.
-	maxAlarmReasons = 3
-
 	// workerSilentAfter is when a process that was ready counts as gone.
 	workerSilentAfter = 30 * time.Second
 
@@ -141,30 +137,24 @@ func (report *statusReporter) addAlarms(alarms settlement.AlarmReport, unread er
 		report.raise(cli.LevelBad, "not all alarms of settlements are known: %v", unread)
 	}
 	report.NumMoreAlarms = alarms.NumMore
-	numOf := make(map[settlement.AlarmKind]int)
 	for i := range alarms.Alarms {
 		alarm := &alarms.Alarms[i]
-		shown := cli.AlarmStatus{
+		report.Alarms = append(report.Alarms, cli.AlarmStatus{
 			Age:       alarm.Age,
 			Alarm:     string(alarm.Kind),
 			Detail:    alarm.Detail,
 			Do:        alarm.Do(),
+			DoAll:     alarm.DoAll(),
 			Period:    alarm.Period,
 			Programme: alarm.Programme,
 			Runbook:   alarm.Kind.Runbook(),
 			RunID:     alarm.RunID,
 			Since:     alarm.Since,
-		}
-		report.Alarms = append(report.Alarms, shown)
-		numOf[alarm.Kind]++
-		if numOf[alarm.Kind] <= maxAlarmReasons {
-			report.raise(cli.LevelDegraded, "%s", shown.Reason())
-		}
+			Weight:    string(alarm.Weight),
+		})
 	}
-	for _, kind := range settlement.AlarmKinds() {
-		if more := numOf[kind] - maxAlarmReasons; more > 0 {
-			report.raise(cli.LevelDegraded, "%d more alarms %s: truegreen status --json", more, kind)
-		}
+	for _, reason := range cli.AlarmReasons(report.Alarms) {
+		report.raise(cli.LevelDegraded, "%s", reason)
 	}
 	if alarms.NumMore > 0 {
 		report.raise(cli.LevelDegraded, "%d more alarms of settlements than can be listed: SELECT * FROM settlement_alarms", alarms.NumMore)

@@ -45,6 +45,14 @@ func (fake *fakeActions) SettlementAcknowledge(_ context.Context, decision cli.S
 	return fake.run, fake.call("acknowledge %+v", decision)
 }
 
+func (fake *fakeActions) SettlementAcknowledgeable(_ context.Context, all cli.SettlementAcknowledgement) ([]cli.SettlementRun, error) {
+	return fake.runs, fake.call("acknowledgeable %+v", all)
+}
+
+func (fake *fakeActions) SettlementAcknowledgeAll(_ context.Context, all cli.SettlementAcknowledgement) ([]cli.SettlementRun, error) {
+	return fake.runs, fake.call("acknowledge all %+v", all)
+}
+
 func (fake *fakeActions) SettlementAdjust(_ context.Context, request cli.SettlementRequest) (cli.SettlementRun, error) {
 	return fake.run, fake.call("adjust %s %s as %s because %q, wait %t %s", request.Code, request.Period, request.As, request.Reason, request.Wait, request.Timeout)
 }

@@ -66,15 +66,7 @@ other run of the period starts by itself.`,
 			short:       "Aborts a run that is not over",
 			verb:        "cancel",
 		}),
-		p.decisionCommand(decision{
-			act:  SettlementActions.SettlementAcknowledge,
-			done: "acknowledged",
-			long: `Records that you know what a run did not deliver, which ends the alarm about it.
-Its outcome stays what it is.`,
-			needsReason: true,
-			short:       "Records that you know what a run did not deliver",
-			verb:        "acknowledge",
-		}),
+		p.settlementAcknowledgeCommand(),
 	)
 }
 

@@ -13,6 +13,13 @@ type SettlementActions interface {
 	// not deliver.
 	SettlementAcknowledge(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
 
+	// SettlementAcknowledgeable lists the runs that SettlementAcknowledgeAll is about.
+	SettlementAcknowledgeable(ctx context.Context, all SettlementAcknowledgement) ([]SettlementRun, error)
+
+	// SettlementAcknowledgeAll acknowledges all runs that match, if they are exactly
+	// as many as the acknowledgement says, and returns them.
+	SettlementAcknowledgeAll(ctx context.Context, all SettlementAcknowledgement) ([]SettlementRun, error)
+
 	// SettlementAdjust starts a run of a settled period for what came after it was
 	// settled, and returns it; waiting is as of SettlementRun.
 	SettlementAdjust(ctx context.Context, request SettlementRequest) (SettlementRun, error)
@@ -59,6 +66,15 @@ type SettlementDecision struct {
 	As     string // who decides; never empty
 	Reason string // may be empty for approvals and retries
 	RunID  int64  // above 0
+}
+
+// SettlementAcknowledgement is what somebody knows of several runs.
+type SettlementAcknowledgement struct {
+	As        string   // never empty
+	Count     int      // how many runs it is to be
+	Outcomes  []string // partial, none_delivered, aborted; empty means partial
+	Programme string   // a programme's code; empty for all
+	Reason    string   // never empty but for a list
 }
 
 // SettlementFilter says which runs to list.

@@ -101,6 +101,37 @@ func TestExecute_SettlementApprove_WithoutBudget(t *testing.T) {
 	require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "cancel", "12", "--reason=wrong feed"))
 }
 
+func TestExecute_SettlementAcknowledgeMany(t *testing.T) {
+	t.Parallel()
+
+	t.Run("TakesSeveralRuns", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.run = sampleRun()
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "acknowledge", "12", "13", "--reason=known"))
+		require.Equal(t, []string{"acknowledge {As:cli:ana Reason:known RunID:12}", "acknowledge {As:cli:ana Reason:known RunID:13}"}, bundle.actions.calls)
+	})
+
+	t.Run("ListsAllAndChangesNothingUntilTheirNumberIsGiven", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.runs = []cli.SettlementRun{sampleRun(), sampleRun()}
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "acknowledge", "--all", "--reason=known", "--programme=x"))
+		require.Equal(t, []string{"acknowledgeable {As:cli:ana Count:0 Outcomes:[] Programme:x Reason:known}"}, bundle.actions.calls)
+		require.Contains(t, bundle.out.String(), "run 12 of weekly-cashback 2026-W45: done/partial")
+		require.Contains(t, bundle.out.String(), "\nnothing was changed: add --count 2 to acknowledge these runs\n")
+
+		bundle = setup(t)
+		bundle.actions.runs = []cli.SettlementRun{sampleRun(), sampleRun()}
+		require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "acknowledge", "--all", "--reason=known", "--count=2", "--outcome=partial,aborted"))
+		require.Equal(t, []string{"acknowledge all {As:cli:ana Count:2 Outcomes:[partial aborted] Programme: Reason:known}"}, bundle.actions.calls)
+		require.Contains(t, bundle.out.String(), "acknowledged run 12 of weekly-cashback 2026-W45: done/partial")
+		require.NotContains(t, bundle.out.String(), "nothing")
+	})
+}
+
 func TestExecute_SettlementShow(t *testing.T) {
 	t.Parallel()
 
@@ -320,6 +351,10 @@ func TestExecute_SettlementWrongUsage(t *testing.T) {
 		args   []string
 		errOut string
 	}{
+		"AcknowledgeAllOfOne": {[]string{"acknowledge", "1", "--all", "--reason=x"}, "RUN_IDs and --all do not go together"},
+		"AcknowledgeCount":    {[]string{"acknowledge", "--all", "--count=0", "--reason=x"}, "--count must be above 0, got 0"},
+		"AcknowledgeFiltered": {[]string{"acknowledge", "1", "--outcome=partial", "--reason=x"}, "--outcome goes with --all alone"},
+		"AcknowledgeNothing":  {[]string{"acknowledge", "--reason=x"}, "acknowledge takes one RUN_ID or more, or --all"},
 		"AcknowledgeNoReason": {[]string{"acknowledge", "1"}, reason + "0"},
 		"ApproveAsNobody":     {[]string{"approve", "1", "--as= "}, "--as must be given, with 1 to 200 characters, got 0"},
 		"ApproveMinus":        {[]string{"approve", "--", "-1"}, "RUN_ID" + number + `"-1"`},

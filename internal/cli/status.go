@@ -39,11 +39,13 @@ type AlarmStatus struct {
 	Alarm     string        `json:"alarm"` // its name
 	Detail    string        `json:"detail"`
 	Do        string        `json:"do"` // the command that comes next
+	DoAll     string        `json:"-"`  // for several such alarms; empty if each has its own
 	Period    string        `json:"period"`
 	Programme string        `json:"programme"`
 	Runbook   string        `json:"runbook"`
 	RunID     int64         `json:"run_id"` // 0: a period that has no run
 	Since     time.Time     `json:"since"`
+	Weight    string        `json:"weight"` // page, ticket
 }
 
 // LoopStatus is one loop. Ages are nil where there is nothing to count from.
@@ -91,13 +93,57 @@ func (alarm AlarmStatus) MarshalJSON() ([]byte, error) {
 	}{plain(alarm), alarm.Age.Milliseconds()})
 }
 
-// Reason is the alarm in a sentence, what to do before what may be long.
-func (alarm *AlarmStatus) Reason() string {
-	subject := fmt.Sprintf("run %d of %s %s", alarm.RunID, alarm.Programme, alarm.Period)
-	if alarm.RunID == 0 {
-		subject = fmt.Sprintf("period %s of %s", alarm.Period, alarm.Programme)
+// maxSubjects bounds how many runs or periods the reason of several alarms names.
+const maxSubjects = 3
+
+// AlarmReasons are alarms in sentences, what to do before what may be long: one for
+// each alarm and weight, with a count where several stand. They are to come in the
+// order in which they are shown.
+func AlarmReasons(alarms []AlarmStatus) []string {
+	type group struct{ alarm, weight string }
+	var order []group
+	groups := make(map[group][]AlarmStatus)
+	for _, alarm := range alarms {
+		of := group{alarm.Alarm, alarm.Weight}
+		if len(groups[of]) == 0 {
+			order = append(order, of)
+		}
+		groups[of] = append(groups[of], alarm)
 	}
-	return fmt.Sprintf("%s: %s for %s (%s): %s", subject, alarm.Alarm, age(alarm.Age), alarm.Do, alarm.Detail)
+	reasons := make([]string, 0, len(order))
+	for _, of := range order {
+		reasons = append(reasons, alarmReason(groups[of]))
+	}
+	return reasons
+}
+
+// alarmReason is alarms of one kind and weight in a sentence.
+func alarmReason(alike []AlarmStatus) string {
+	first := alike[0]
+	if len(alike) == 1 {
+		return fmt.Sprintf("%s: %s: %s for %s (%s): %s", first.Weight, first.subject(), first.Alarm, age(first.Age), first.Do, first.Detail)
+	}
+	subjects := make([]string, 0, maxSubjects)
+	for i := range alike[:min(len(alike), maxSubjects)] {
+		subjects = append(subjects, alike[i].subject())
+	}
+	named := strings.Join(subjects, ", ")
+	if more := len(alike) - maxSubjects; more > 0 {
+		named += fmt.Sprintf(" and %d more", more)
+	}
+	do := first.DoAll
+	if do == "" {
+		do = first.Do + "; truegreen status --json has the others"
+	}
+	return fmt.Sprintf("%s: %d × %s, the oldest for %s (%s): %s; the first: %s",
+		first.Weight, len(alike), first.Alarm, age(first.Age), do, named, first.Detail)
+}
+
+func (alarm *AlarmStatus) subject() string {
+	if alarm.RunID == 0 {
+		return fmt.Sprintf("period %s of %s", alarm.Period, alarm.Programme)
+	}
+	return fmt.Sprintf("run %d of %s %s", alarm.RunID, alarm.Programme, alarm.Period)
 }
 
 // MarshalJSON adds the ages, in whole milliseconds, null for none.

@@ -73,7 +73,7 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 		require.Equal(t, cli.ExitGood, bundle.run(t, "status", "--json"))
 		require.JSONEq(t, `{
 			"alarms": [{
-				"age_ms": 11040000, "alarm": "not_acknowledged", "detail": "partial: 7 of 758 credits failed",
+				"age_ms": 11040000, "weight": "ticket", "alarm": "not_acknowledged", "detail": "partial: 7 of 758 credits failed",
 				"do": "truegreen settlement show 1", "period": "2026-W47", "programme": "weekly-cashback",
 				"run_id": 1, "runbook": "docs/runbooks/settlement-undelivered.md", "since": "2026-11-24T14:05:12Z"
 			}],
@@ -121,13 +121,28 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 	})
 }
 
-func TestAlarmStatus_Reason(t *testing.T) {
+func TestAlarmReasons(t *testing.T) {
 	t.Parallel()
 
 	alarm := sampleAlarm()
-	require.Equal(t, "run 1 of weekly-cashback 2026-W47: not_acknowledged for 3h4m (truegreen settlement show 1): partial: 7 of 758 credits failed", alarm.Reason())
-	alarm.RunID = 0
-	require.Contains(t, alarm.Reason(), "period 2026-W47 of weekly-cashback: not_acknowledged")
+	require.Equal(t, []string{"ticket: run 1 of weekly-cashback 2026-W47: not_acknowledged for 3h4m (truegreen settlement show 1): partial: 7 of 758 credits failed"},
+		cli.AlarmReasons([]cli.AlarmStatus{alarm}))
+
+	page, period := alarm, alarm
+	period.DoAll = ""
+	page.Weight, page.RunID, page.Detail = "page", 9, "none_delivered: 5 of 5 credits failed"
+	period.Alarm, period.RunID, period.Weight = "period_without_run", 0, "page"
+	alarms := []cli.AlarmStatus{page, period, period}
+	for i := range 11 {
+		alarm.RunID = int64(i + 1)
+		alarms = append(alarms, alarm)
+	}
+	require.Equal(t, []string{
+		"page: run 9 of weekly-cashback 2026-W47: not_acknowledged for 3h4m (truegreen settlement show 1): none_delivered: 5 of 5 credits failed",
+		"page: 2 × period_without_run, the oldest for 3h4m (truegreen settlement show 1; truegreen status --json has the others): period 2026-W47 of weekly-cashback, period 2026-W47 of weekly-cashback; the first: partial: 7 of 758 credits failed",
+		"ticket: 11 × not_acknowledged, the oldest for 3h4m (truegreen settlement acknowledge --all --reason TEXT): " +
+			"run 1 of weekly-cashback 2026-W47, run 2 of weekly-cashback 2026-W47, run 3 of weekly-cashback 2026-W47 and 8 more; the first: partial: 7 of 758 credits failed",
+	}, cli.AlarmReasons(alarms))
 }
 
 func sampleAlarm() cli.AlarmStatus {
@@ -136,11 +151,13 @@ func sampleAlarm() cli.AlarmStatus {
 		Alarm:     "not_acknowledged",
 		Detail:    "partial: 7 of 758 credits failed",
 		Do:        "truegreen settlement show 1",
+		DoAll:     "truegreen settlement acknowledge --all --reason TEXT",
 		Period:    "2026-W47",
 		Programme: "weekly-cashback",
 		Runbook:   "docs/runbooks/settlement-undelivered.md",
 		RunID:     1,
 		Since:     time.Date(2026, 11, 24, 14, 5, 12, 0, time.UTC),
+		Weight:    "ticket",
 	}
 }
 

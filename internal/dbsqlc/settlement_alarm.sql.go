@@ -21,15 +21,16 @@ SELECT
     standing.age::interval AS age,
     standing.loop::text AS loop,
     standing.paused::boolean AS paused,
+    standing.weight::text AS weight,
     standing.num_standing::bigint AS num_standing
 FROM (
     SELECT
-        each.alarm, each.run_id, each.programme, each.period, each.since, each.detail, each.age, each.loop, each.paused,
+        each.alarm, each.run_id, each.programme, each.period, each.since, each.detail, each.age, each.loop, each.paused, each.weight,
         count(*) OVER () AS num_standing,
-        row_number() OVER (PARTITION BY each.alarm ORDER BY each.since, each.run_id) AS place
+        row_number() OVER (PARTITION BY each.alarm, each.weight ORDER BY each.since, each.run_id) AS place
     FROM settlement_alarms AS each
 ) AS standing
-ORDER BY standing.place, standing.since, standing.run_id
+ORDER BY standing.place, standing.weight, standing.since, standing.run_id
 LIMIT $1::int
 `
 
@@ -47,12 +48,13 @@ type SettlementAlarmListRow struct {
 	Age         time.Duration
 	Loop        string
 	Paused      bool
+	Weight      string
 	NumStanding int64
 }
 
 // SettlementAlarmList returns what stands of settlements that a person must know of:
-// the oldest of each alarm, then the second oldest of each, and so on, so that no
-// alarm hides another behind its number. num_standing counts all there are.
+// the oldest of each alarm and weight, then the second oldest of each, and so on, so
+// that none hides another behind its number. num_standing counts all there are.
 func (q *Queries) SettlementAlarmList(ctx context.Context, db DBTX, arg *SettlementAlarmListParams) ([]*SettlementAlarmListRow, error) {
 	rows, err := db.Query(ctx, settlementAlarmList, arg.MaxAlarms)
 	if err != nil {
@@ -72,6 +74,7 @@ func (q *Queries) SettlementAlarmList(ctx context.Context, db DBTX, arg *Settlem
 			&i.Age,
 			&i.Loop,
 			&i.Paused,
+			&i.Weight,
 			&i.NumStanding,
 		); err != nil {
 			return nil, err

@@ -388,6 +388,47 @@ func (q *Queries) SettlementRunAcknowledgeDelivered(ctx context.Context, db DBTX
 	return items, nil
 }
 
+const settlementRunAcknowledgeable = `-- name: SettlementRunAcknowledgeable :many
+SELECT run.id
+FROM settlement_run AS run
+JOIN settlement_period AS period ON period.id = run.period_id
+JOIN programme ON programme.id = period.programme_id
+WHERE run.acknowledged_at IS NULL
+    AND (run.state = 'aborted' OR run.outcome IN ('partial', 'none_delivered'))
+    AND (run.outcome = ANY ($1::text[]) OR run.state = ANY ($1))
+    AND ($2::text = '' OR programme.code = $2)
+ORDER BY run.id
+LIMIT $3::int
+`
+
+type SettlementRunAcknowledgeableParams struct {
+	Outcomes  []string
+	Programme string
+	MaxRuns   int32
+}
+
+// SettlementRunAcknowledgeable returns the numbers of the runs that ended with one of
+// some outcomes, aborted among them, and were not acknowledged, in order.
+func (q *Queries) SettlementRunAcknowledgeable(ctx context.Context, db DBTX, arg *SettlementRunAcknowledgeableParams) ([]int64, error) {
+	rows, err := db.Query(ctx, settlementRunAcknowledgeable, arg.Outcomes, arg.Programme, arg.MaxRuns)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const settlementRunApprove = `-- name: SettlementRunApprove :exec
 UPDATE settlement_run
 SET

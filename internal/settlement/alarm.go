@@ -29,8 +29,16 @@ const (
 	AlarmRunWithoutJob    AlarmKind = "run_without_job"    // a run could go on, and the tick gave it no job
 )
 
-// AlarmKinds lists the alarms in the order in which they are shown: first what
-// keeps everybody from being paid, last what waits for a decision.
+// Weight is how urgent an alarm is.
+type Weight string
+
+// The weights, the heaviest first.
+const (
+	WeightPage   Weight = "page"   // nobody is paid, or books differ: it wakes somebody
+	WeightTicket Weight = "ticket" // some are not paid, or a decision waits: it has time until the morning
+)
+
+// AlarmKinds lists the alarms.
 func AlarmKinds() []AlarmKind {
 	return []AlarmKind{
 		AlarmPeriodWithoutRun, AlarmRunWithoutJob, AlarmRunOverdue, AlarmJobContradicts,
@@ -58,11 +66,12 @@ type Alarm struct {
 	Programme string
 	RunID     int64 // 0 for a period without a run
 	Since     time.Time
+	Weight    Weight
 }
 
 // AlarmReport is what stood at one look.
 type AlarmReport struct {
-	Alarms  []Alarm // in the order of AlarmKinds, the oldest of each first
+	Alarms  []Alarm // the heaviest first, then the oldest
 	NumMore int     // alarms that stood too, and are not among them
 }
 
@@ -91,18 +100,27 @@ func (alarm *Alarm) Do() string {
 	}
 }
 
-// level is how loud an alarm is: what somebody decided, or has still time to
-// decide, wakes nobody.
-func (alarm *Alarm) level() slog.Level {
-	if alarm.Paused || alarm.Kind == AlarmApprovalOverdue || alarm.Kind == AlarmInputsOverdue {
-		return slog.LevelWarn
+// DoAll is the command that comes next for several such alarms; empty if each has its
+// own.
+func (alarm *Alarm) DoAll() string {
+	if alarm.Kind == AlarmNotAcknowledged && alarm.Weight == WeightTicket {
+		return "truegreen settlement acknowledge --all --reason TEXT"
 	}
-	return slog.LevelError
+	return ""
+}
+
+// level is how loud an alarm is: only what wakes somebody is an error.
+func (alarm *Alarm) level() slog.Level {
+	if alarm.Weight == WeightPage {
+		return slog.LevelError
+	}
+	return slog.LevelWarn
 }
 
 // attributes are the alarm's facts, in the order in which one reads them.
 func (alarm *Alarm) attributes() []slog.Attr {
 	return append(alarm.name(),
+		slog.String("weight", string(alarm.Weight)),
 		slog.String("age", alarm.Age.Round(time.Second).String()),
 		slog.String("detail", alarm.Detail),
 		slog.String("do", alarm.Do()),
@@ -146,17 +164,18 @@ func alarmOf(row *dbsqlc.SettlementAlarmListRow) Alarm {
 		Programme: row.Programme,
 		RunID:     row.RunID,
 		Since:     row.Since,
+		Weight:    Weight(row.Weight),
 	}
 }
 
-// shorten keeps the alarms that one look tells of: of each kind the oldest, then
-// of each the second oldest, and so on, so that no kind hides another behind its
+// shorten keeps the alarms that one look tells of: of each kind and weight the oldest,
+// then of each the second oldest, and so on, so that none hides another behind its
 // number. It returns them in the order in which they are shown.
 func shorten(alarms []Alarm) []Alarm {
-	kinds := AlarmKinds()
+	weights := []Weight{WeightPage, WeightTicket}
 	show := func(a, b Alarm) int {
 		return cmp.Or(
-			cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)),
+			cmp.Compare(slices.Index(weights, a.Weight), slices.Index(weights, b.Weight)),
 			a.Since.Compare(b.Since), cmp.Compare(a.RunID, b.RunID),
 			cmp.Compare(a.Programme, b.Programme), cmp.Compare(a.Period, b.Period),
 		)
@@ -165,11 +184,16 @@ func shorten(alarms []Alarm) []Alarm {
 	if len(alarms) <= maxAlarms {
 		return alarms
 	}
-	numOf := make(map[AlarmKind]int)
+	type group struct {
+		kind   AlarmKind
+		weight Weight
+	}
+	numOf := make(map[group]int)
 	place := make(map[alarmKey]int, len(alarms))
 	for i := range alarms {
-		place[alarms[i].key()] = numOf[alarms[i].Kind]
-		numOf[alarms[i].Kind]++
+		of := group{kind: alarms[i].Kind, weight: alarms[i].Weight}
+		place[alarms[i].key()] = numOf[of]
+		numOf[of]++
 	}
 	slices.SortStableFunc(alarms, func(a, b Alarm) int { return cmp.Compare(place[a.key()], place[b.key()]) })
 	alarms = alarms[:maxAlarms]

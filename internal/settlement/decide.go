@@ -96,32 +96,36 @@ func (service *Service) Cancel(ctx context.Context, decision Decision) (Result, 
 // [fault.KindInvalid] for one that leaves nothing to acknowledge.
 func (service *Service) Acknowledge(ctx context.Context, decision Decision) (Result, error) {
 	return service.decide(ctx, "acknowledge", decision, func(tx pgx.Tx, row *dbsqlc.SettlementRunLockRow) error {
-		run := &row.SettlementRun
-		outcome := valueOr(run.Outcome, "")
-		holdsBack, err := queries.SettlementItemHoldsBack(ctx, tx, &dbsqlc.SettlementItemHoldsBackParams{RunID: run.ID})
-		if err != nil {
-			return fmt.Errorf("look for whom it held back: %w", err)
-		}
-		holdsBack = holdsBack && run.HeldBackAcknowledgedAt == nil
-		switch {
-		case !isEnded(run.State):
-			return fault.Invalid("it is %s, and only what has ended can be acknowledged", describe(run))
-		case run.State != stateAborted && outcome != outcomePartial && outcome != outcomeNoneDelivered && !holdsBack:
-			return fault.Invalid("it is %s, which leaves nothing to acknowledge", describe(run))
-		case run.AcknowledgedAt != nil && !holdsBack:
-			return fault.Invalid("%s has acknowledged it at %s", valueOr(run.AcknowledgedBy, ""), run.AcknowledgedAt.UTC().Format(time.RFC3339))
-		}
-		err = queries.SettlementRunAcknowledge(ctx, tx, &dbsqlc.SettlementRunAcknowledgeParams{
-			AcknowledgeReason: decision.Reason,
-			AcknowledgedBy:    decision.By,
-			HoldsBack:         holdsBack,
-			ID:                run.ID,
-		})
-		if err != nil {
-			return fmt.Errorf("store the acknowledgement: %w", err)
-		}
-		return record(ctx, tx, run.ID, event{actor: decision.By, kind: "acknowledged", reason: decision.Reason})
+		return acknowledge(ctx, tx, row, decision)
 	})
+}
+
+func acknowledge(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRow, decision Decision) error {
+	run := &row.SettlementRun
+	outcome := valueOr(run.Outcome, "")
+	holdsBack, err := queries.SettlementItemHoldsBack(ctx, tx, &dbsqlc.SettlementItemHoldsBackParams{RunID: run.ID})
+	if err != nil {
+		return fmt.Errorf("look for whom it held back: %w", err)
+	}
+	holdsBack = holdsBack && run.HeldBackAcknowledgedAt == nil
+	switch {
+	case !isEnded(run.State):
+		return fault.Invalid("it is %s, and only what has ended can be acknowledged", describe(run))
+	case run.State != stateAborted && outcome != outcomePartial && outcome != outcomeNoneDelivered && !holdsBack:
+		return fault.Invalid("it is %s, which leaves nothing to acknowledge", describe(run))
+	case run.AcknowledgedAt != nil && !holdsBack:
+		return fault.Invalid("%s has acknowledged it at %s", valueOr(run.AcknowledgedBy, ""), run.AcknowledgedAt.UTC().Format(time.RFC3339))
+	}
+	err = queries.SettlementRunAcknowledge(ctx, tx, &dbsqlc.SettlementRunAcknowledgeParams{
+		AcknowledgeReason: decision.Reason,
+		AcknowledgedBy:    decision.By,
+		HoldsBack:         holdsBack,
+		ID:                run.ID,
+	})
+	if err != nil {
+		return fmt.Errorf("store the acknowledgement: %w", err)
+	}
+	return record(ctx, tx, run.ID, event{actor: decision.By, kind: "acknowledged", reason: decision.Reason})
 }
 
 // checkPerson refuses the name under which terms approve: who used it would seem to be

@@ -135,6 +135,10 @@ func alarmOfPeriod(p planned, code string, tick *dbsqlc.SettlementAlarmTickRow) 
 	if tick.Pause != "" {
 		detail += "; " + tick.Pause
 	}
+	weight := WeightPage
+	if tick.Pause != "" {
+		weight = WeightTicket
+	}
 	return Alarm{
 		Age:       tick.Now.Sub(since),
 		Detail:    detail,
@@ -144,6 +148,7 @@ func alarmOfPeriod(p planned, code string, tick *dbsqlc.SettlementAlarmTickRow) 
 		Period:    p.span.Key,
 		Programme: code,
 		Since:     since,
+		Weight:    weight,
 	}
 }
 

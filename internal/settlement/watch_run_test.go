@@ -103,7 +103,7 @@ func TestWatchdog_Run(t *testing.T) {
 		told := bundle.logs.lines("settlement alarm")
 		require.Len(t, told, 1)
 		require.Regexp(t, `^level=ERROR msg="settlement alarm" alarm=run_overdue programme=weekly period=2026-W45 run_id=`+strconv.FormatInt(runID, 10)+
-			` since=\S+Z age=1h0m\d+s detail="is planned, .*" do="truegreen settlement show `+strconv.FormatInt(runID, 10)+`" runbook=docs/runbooks/settlement-run-overdue.md$`, told[0])
+			` since=\S+Z weight=page age=1h0m\d+s detail="is planned, .*" do="truegreen settlement show `+strconv.FormatInt(runID, 10)+`" runbook=docs/runbooks/settlement-run-overdue.md$`, told[0])
 		require.Empty(t, bundle.logs.lines("settlement alarm stands"))
 
 		for n := range 2 {

@@ -253,10 +253,10 @@ func TestWatchdog_Look_Periods(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, report.Alarms, 100)
 		require.Greater(t, report.NumMore, 200)
-		require.Equal(t, "2026-01-01", report.Alarms[0].Period, "the oldest")
-		last := report.Alarms[99]
-		require.Equal(t, settlement.AlarmRunOverdue, last.Kind)
-		require.Equal(t, runID, last.RunID)
+		first := report.Alarms[0]
+		require.Equal(t, settlement.AlarmRunOverdue, first.Kind, "the oldest")
+		require.Equal(t, runID, first.RunID)
+		require.Equal(t, "2026-01-01", report.Alarms[1].Period)
 	})
 }
 

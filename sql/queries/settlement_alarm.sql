@@ -1,7 +1,7 @@
 -- name: SettlementAlarmList :many
 -- SettlementAlarmList returns what stands of settlements that a person must know of:
--- the oldest of each alarm, then the second oldest of each, and so on, so that no
--- alarm hides another behind its number. num_standing counts all there are.
+-- the oldest of each alarm and weight, then the second oldest of each, and so on, so
+-- that none hides another behind its number. num_standing counts all there are.
 SELECT
     standing.alarm::text AS alarm,
     standing.run_id::bigint AS run_id,
@@ -12,15 +12,16 @@ SELECT
     standing.age::interval AS age,
     standing.loop::text AS loop,
     standing.paused::boolean AS paused,
+    standing.weight::text AS weight,
     standing.num_standing::bigint AS num_standing
 FROM (
     SELECT
         each.*,
         count(*) OVER () AS num_standing,
-        row_number() OVER (PARTITION BY each.alarm ORDER BY each.since, each.run_id) AS place
+        row_number() OVER (PARTITION BY each.alarm, each.weight ORDER BY each.since, each.run_id) AS place
     FROM settlement_alarms AS each
 ) AS standing
-ORDER BY standing.place, standing.since, standing.run_id
+ORDER BY standing.place, standing.weight, standing.since, standing.run_id
 LIMIT @max_alarms::int;
 
 -- name: SettlementAlarmTick :one

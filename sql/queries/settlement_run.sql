@@ -349,6 +349,20 @@ SET
     held_back_acknowledged_at = CASE WHEN @holds_back::boolean THEN clock_timestamp() ELSE held_back_acknowledged_at END
 WHERE id = @id;
 
+-- name: SettlementRunAcknowledgeable :many
+-- SettlementRunAcknowledgeable returns the numbers of the runs that ended with one of
+-- some outcomes, aborted among them, and were not acknowledged, in order.
+SELECT run.id
+FROM settlement_run AS run
+JOIN settlement_period AS period ON period.id = run.period_id
+JOIN programme ON programme.id = period.programme_id
+WHERE run.acknowledged_at IS NULL
+    AND (run.state = 'aborted' OR run.outcome IN ('partial', 'none_delivered'))
+    AND (run.outcome = ANY (@outcomes::text[]) OR run.state = ANY (@outcomes))
+    AND (@programme::text = '' OR programme.code = @programme)
+ORDER BY run.id
+LIMIT @max_runs::int;
+
 -- name: SettlementRunAcknowledgeDelivered :many
 -- SettlementRunAcknowledgeDelivered acknowledges a parent and its retries, if nothing
 -- of it is undelivered any more. It returns those that had not been.
