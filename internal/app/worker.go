@@ -136,6 +136,7 @@ func (worker *worker) wire(ctx context.Context, streams []outbox.Stream) error {
 	}
 	relay, err := outbox.NewRelay(worker.drainPool, worker.publisher, recorder, outbox.Config{
 		AckTimeout:        worker.config.Outbox.AckTimeout,
+		BatchBytes:        worker.config.Outbox.BatchBytes,
 		BatchSize:         worker.config.Outbox.Batch,
 		LeaseTTL:          worker.config.Outbox.Lease,
 		ParkAfter:         worker.config.Outbox.ParkAfter,

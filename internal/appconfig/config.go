@@ -59,6 +59,8 @@ type Outbox struct {
 	AckTimeout time.Duration
 	// Batch is TRUEGREEN_OUTBOX_BATCH, in events.
 	Batch int
+	// BatchBytes is TRUEGREEN_OUTBOX_BATCH_BYTES, of payload and headers.
+	BatchBytes int
 	// Budget is TRUEGREEN_OUTBOX_BUDGET: how long one pass may take, its job's
 	// timeout.
 	Budget time.Duration

@@ -34,6 +34,7 @@ func TestLoad(t *testing.T) {
 			Outbox: appconfig.Outbox{
 				AckTimeout:   3 * time.Second,
 				Batch:        1000,
+				BatchBytes:   2097152,
 				Budget:       10 * time.Second,
 				Interval:     5 * time.Second,
 				ItemRedAfter: time.Minute,

@@ -249,6 +249,12 @@ func outboxSettings() []Setting {
 			Flag:    "outbox-batch",
 			Name:    "TRUEGREEN_OUTBOX_BATCH",
 		}, 1, 10_000, func(config *Config) *int { return &config.Outbox.Batch }),
+		count(Setting{
+			Default: "2097152",
+			Doc:     "How many bytes of payload and headers one publish takes at most; a larger event goes alone. The link to the broker must carry this within half of TRUEGREEN_OUTBOX_ACK_TIMEOUT (11 Mbit/s as it is); where it cannot, and where reading takes too long, batches shrink by themselves. A process holds about three times as much in memory for each shard that it drains: with all twelve shards of the three streams about 75 MB.",
+			Flag:    "outbox-batch-bytes",
+			Name:    "TRUEGREEN_OUTBOX_BATCH_BYTES",
+		}, 64<<10, 256<<20, func(config *Config) *int { return &config.Outbox.BatchBytes }),
 		duration(Setting{
 			Default: "1s",
 			Doc:     "How often every worker looks for due events that no job will publish: the longest that a lost wake-up costs.",

@@ -29,7 +29,7 @@ WITH held AS MATERIALIZED (
             OR (held.parked_at IS NULL AND (held.not_before > statement_timestamp() OR held.place <= $4))
         )
     GROUP BY held.key
-), claimed AS MATERIALIZED (
+), due AS MATERIALIZED (
     SELECT
         delivery.id,
         delivery.attempts,
@@ -47,6 +47,37 @@ WITH held AS MATERIALIZED (
         AND delivery.key <> ALL ($5::text[])
     ORDER BY delivery.place, delivery.id
     LIMIT $7::integer
+), measured AS (
+    SELECT
+        due.attempts,
+        due.place,
+        event.created_at,
+        event.event_id,
+        event.id,
+        event.key,
+        event.key_seq,
+        event.type,
+        coalesce(
+            event.num_bytes,
+            CASE WHEN pg_column_size(event.payload) + pg_column_size(event.headers) > 1000 OR pg_column_compression(event.payload) IS NOT NULL
+                -- Appended before sizes were noted.
+                THEN octet_length(event.payload::text) + octet_length(event.headers::text)
+                ELSE pg_column_size(event.payload) + pg_column_size(event.headers)
+            END
+        )::bigint AS num_bytes
+    FROM due
+    JOIN outbox_event AS event ON event.id = due.id
+), summed AS (
+    SELECT
+        measured.attempts, measured.place, measured.created_at, measured.event_id, measured.id, measured.key, measured.key_seq, measured.type, measured.num_bytes,
+        (sum(measured.num_bytes) OVER (ORDER BY measured.place, measured.id))::bigint AS num_bytes_so_far
+    FROM measured
+), claimed AS MATERIALIZED (
+    SELECT summed.attempts, summed.place, summed.created_at, summed.event_id, summed.id, summed.key, summed.key_seq, summed.type, summed.num_bytes, summed.num_bytes_so_far
+    FROM summed
+    -- Nothing comes before the first event.
+    WHERE summed.num_bytes_so_far <= $8::bigint
+        OR summed.num_bytes_so_far = summed.num_bytes
 ), noted AS (
     UPDATE outbox_shard AS shard
     SET
@@ -54,7 +85,7 @@ WITH held AS MATERIALIZED (
         inflight_id = flight.alone_id,
         inflight_last = flight.last_place,
         inflight_num = flight.num_events,
-        lease_expires_at = clock_timestamp() + $8::interval
+        lease_expires_at = clock_timestamp() + $9::interval
     FROM (
         SELECT
             CASE WHEN count(*) = 1 THEN min(claimed.id) END AS alone_id,
@@ -65,7 +96,7 @@ WITH held AS MATERIALIZED (
     ) AS flight
     WHERE shard.stream = $1
         AND shard.shard = $2
-        AND shard.lease_epoch = $9
+        AND shard.lease_epoch = $10
         AND shard.lease_owner IS NOT NULL
         -- As it was when the events were read: see outbox_decide.
         AND shard.num_decisions = (
@@ -78,11 +109,11 @@ WITH held AS MATERIALIZED (
     RETURNING shard.shard
 )
 SELECT
-    event.id,
+    claimed.id,
     claimed.attempts,
-    event.created_at,
-    event.event_id,
-    event.headers,
+    claimed.created_at,
+    claimed.event_id,
+    ((SELECT count(*) FROM due) > (SELECT count(*) FROM claimed))::boolean AS is_cut,
     (SELECT EXISTS (
         SELECT
         FROM outbox_delivery AS late
@@ -98,15 +129,14 @@ SELECT
             AND NOT EXISTS (SELECT FROM held WHERE held.key = late.key)
             AND late.key <> ALL ($5::text[])
     ))::boolean AS is_late,
-    event.key,
-    event.key_seq,
-    event.payload,
+    claimed.key,
+    claimed.key_seq,
+    claimed.num_bytes,
     claimed.place,
     (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)::bigint AS snapshot_xmax,
     (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint)::bigint AS snapshot_xmin,
-    event.type
+    claimed.type
 FROM claimed
-JOIN outbox_event AS event ON event.id = claimed.id
 WHERE EXISTS (SELECT FROM noted)
 ORDER BY claimed.place, claimed.id
 `
@@ -119,6 +149,7 @@ type OutboxDeliveryClaimParams struct {
 	ClosedKeys      []string
 	ParkedRowsBlock bool
 	MaxEvents       int32
+	MaxBytes        int64
 	LeaseTtl        time.Duration
 	LeaseEpoch      int64
 }
@@ -128,11 +159,11 @@ type OutboxDeliveryClaimRow struct {
 	Attempts     int32
 	CreatedAt    time.Time
 	EventID      uuid.UUID
-	Headers      []byte
+	IsCut        bool
 	IsLate       bool
 	Key          string
 	KeySeq       int64
-	Payload      []byte
+	NumBytes     int64
 	Place        int64
 	SnapshotXmax int64
 	SnapshotXmin int64
@@ -141,8 +172,8 @@ type OutboxDeliveryClaimRow struct {
 
 // OutboxDeliveryClaim reads up to max_events due events of one shard, in order of
 // their places, above after_place, and notes on the shard that they are in
-// flight. It locks no event: the caller holds the shard's lease, and gets nothing
-// once it was lost. Left out are events that wait after a failure of their own,
+// flight. They have max_bytes together at most, or are a single event. It locks no
+// event: the caller holds the shard's lease, and gets nothing once it was lost. Left out are events that wait after a failure of their own,
 // parked ones, those behind such an event of their key, and those of closed_keys, so
 // that a failing key never fills the batch.
 //
@@ -152,6 +183,9 @@ type OutboxDeliveryClaimRow struct {
 // to be made again from place 0. Whatever stands at or below the last place of a
 // claim is seen by all claims whose snapshot_xmin is not below its snapshot_xmax: a
 // transaction has its number before it takes a place.
+//
+// is_cut says that more were due and left out for their bytes. What the events say is
+// read by OutboxEventRead: a link that is slow for it must not hold the shard's row.
 func (q *Queries) OutboxDeliveryClaim(ctx context.Context, db DBTX, arg *OutboxDeliveryClaimParams) ([]*OutboxDeliveryClaimRow, error) {
 	rows, err := db.Query(ctx, outboxDeliveryClaim,
 		arg.Stream,
@@ -161,6 +195,7 @@ func (q *Queries) OutboxDeliveryClaim(ctx context.Context, db DBTX, arg *OutboxD
 		arg.ClosedKeys,
 		arg.ParkedRowsBlock,
 		arg.MaxEvents,
+		arg.MaxBytes,
 		arg.LeaseTtl,
 		arg.LeaseEpoch,
 	)
@@ -176,11 +211,11 @@ func (q *Queries) OutboxDeliveryClaim(ctx context.Context, db DBTX, arg *OutboxD
 			&i.Attempts,
 			&i.CreatedAt,
 			&i.EventID,
-			&i.Headers,
+			&i.IsCut,
 			&i.IsLate,
 			&i.Key,
 			&i.KeySeq,
-			&i.Payload,
+			&i.NumBytes,
 			&i.Place,
 			&i.SnapshotXmax,
 			&i.SnapshotXmin,

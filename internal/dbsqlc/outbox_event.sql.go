@@ -74,6 +74,46 @@ func (q *Queries) OutboxEventAppendMany(ctx context.Context, db DBTX, arg *Outbo
 	return event_ids, err
 }
 
+const outboxEventRead = `-- name: OutboxEventRead :many
+SELECT
+    event.id,
+    event.headers,
+    event.payload
+FROM outbox_event AS event
+WHERE event.id = ANY ($1::bigint[])
+`
+
+type OutboxEventReadParams struct {
+	Ids []int64
+}
+
+type OutboxEventReadRow struct {
+	ID      int64
+	Headers []byte
+	Payload []byte
+}
+
+// OutboxEventRead returns what the events given say, in any order.
+func (q *Queries) OutboxEventRead(ctx context.Context, db DBTX, arg *OutboxEventReadParams) ([]*OutboxEventReadRow, error) {
+	rows, err := db.Query(ctx, outboxEventRead, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*OutboxEventReadRow
+	for rows.Next() {
+		var i OutboxEventReadRow
+		if err := rows.Scan(&i.ID, &i.Headers, &i.Payload); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const outboxEventTooLarge = `-- name: OutboxEventTooLarge :many
 SELECT event.id
 FROM outbox_event AS event

@@ -12,6 +12,11 @@ type Config struct {
 	// to 3 s.
 	AckTimeout time.Duration
 
+	// BatchBytes is how many bytes of payload and headers are claimed and sent at once,
+	// from 64 KiB to 256 MiB; a larger event goes alone. A slow link must carry so much
+	// within half of AckTimeout. Defaults to 2 MiB.
+	BatchBytes int
+
 	// BatchSize is how many events are claimed and sent at once, from 1 to 10,000.
 	// Defaults to 1,000.
 	BatchSize int
@@ -51,6 +56,7 @@ type Config struct {
 // WithDefaults returns config with every zero field set to its default.
 func (config Config) WithDefaults() Config {
 	setDefault(&config.AckTimeout, 3*time.Second)
+	setDefault(&config.BatchBytes, 2<<20)
 	setDefault(&config.BatchSize, 1000)
 	setDefault(&config.LeaseTTL, 6*time.Second)
 	setDefault(&config.Linger, 150*time.Millisecond)
@@ -74,6 +80,9 @@ func (config Config) validate() error {
 	var errs []error
 	if config.WorkerID == "" {
 		errs = append(errs, errors.New("WorkerID is required"))
+	}
+	if config.BatchBytes < minClaimBytes || config.BatchBytes > 256<<20 {
+		errs = append(errs, fmt.Errorf("BatchBytes must be from %d to %d, got %d", minClaimBytes, 256<<20, config.BatchBytes))
 	}
 	if config.BatchSize < 1 || config.BatchSize > 10_000 {
 		errs = append(errs, fmt.Errorf("BatchSize must be from 1 to 10000, got %d", config.BatchSize))
@@ -101,6 +110,9 @@ func (config Config) validate() error {
 func (config Config) drainTime() time.Duration {
 	return config.PassBudget - config.AckTimeout - config.PassBudget/5
 }
+
+// readTimeout is how long reading a batch may take, so that a pass is not used up by it.
+func (config Config) readTimeout() time.Duration { return config.PassBudget / 3 }
 
 // retryDelay is how long after the given attempt of a job, counted from 1, its
 // events and its shard rest: 1 s, then twice as long each time.

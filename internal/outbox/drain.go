@@ -2,7 +2,7 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -46,11 +46,14 @@ const (
 type drain struct {
 	afterPlace int64    // places up to here were seen in this round
 	batchLimit int      // below the batch size while the shard recovers from crashes
+	claimed    claimed  // the last claim
 	closedKeys []string // keys of which an event failed: the next pass's
 	epoch      int64
 	failures   []string // the first few, in words
 	lastBatch  int      // how many events the last batch had
+	inFlight   bool     // events were handed to the broker, and what became of them is not stored
 	leaseEnd   time.Time
+	limit      claimLimit
 	outage     error // why no further event can be sent now
 	pass       Pass
 	relay      *Relay
@@ -78,6 +81,12 @@ func (drain *drain) run(ctx context.Context) error {
 			}
 		}
 
+		if err = drain.read(ctx, events); err != nil && ctx.Err() != nil {
+			return drain.interrupt(ctx)
+		}
+		if err != nil {
+			return err
+		}
 		events, err = drain.publish(ctx, events)
 		switch {
 		case err != nil:
@@ -92,65 +101,6 @@ func (drain *drain) run(ctx context.Context) error {
 	}
 }
 
-// claim reads the next due events, in the order of their places, and notes them
-// as in flight.
-func (drain *drain) claim(ctx context.Context, db dbsqlc.DBTX) ([]Event, error) {
-	for {
-		asked := time.Now()
-		rows, err := queries.OutboxDeliveryClaim(ctx, db, &dbsqlc.OutboxDeliveryClaimParams{
-			AfterPlace:      drain.afterPlace,
-			ClosedKeys:      drain.closedKeys,
-			LeaseEpoch:      drain.epoch,
-			LeaseTtl:        drain.relay.config.LeaseTTL,
-			MaxEvents:       int32(drain.batchLimit),
-			ParkedRowsBlock: drain.pass.Stream.ParkedBlocks,
-			SafePlace:       drain.seen.safePlace,
-			Shard:           int32(drain.pass.Shard),
-			Stream:          drain.pass.Stream.Name,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("claim events: %w", err)
-		}
-		if len(rows) == 0 {
-			return nil, nil
-		}
-		drain.leaseEnd = asked.Add(drain.relay.config.LeaseTTL)
-		drain.seen.note(rows[len(rows)-1])
-		if rows[0].IsLate {
-			drain.afterPlace = 0
-			continue
-		}
-		drain.afterPlace = rows[len(rows)-1].Place
-		events := make([]Event, len(rows))
-		for i, row := range rows {
-			if events[i], err = drain.event(row); err != nil {
-				return nil, err
-			}
-		}
-		return events, nil
-	}
-}
-
-func (drain *drain) event(row *dbsqlc.OutboxDeliveryClaimRow) (Event, error) {
-	event := Event{
-		CreatedAt: row.CreatedAt,
-		EventID:   row.EventID,
-		ID:        row.ID,
-		Key:       row.Key,
-		KeySeq:    row.KeySeq,
-		MaybeSent: row.Attempts > 0,
-		Payload:   row.Payload,
-		Stream:    drain.pass.Stream.Name,
-		Type:      row.Type,
-	}
-	if len(row.Headers) > len(noHeaders) {
-		if err := json.Unmarshal(row.Headers, &event.Headers); err != nil {
-			return Event{}, fmt.Errorf("read headers of event %d: %w", row.ID, err)
-		}
-	}
-	return event, nil
-}
-
 // publish sends events, stores what became of each, and claims the next ones in
 // the same transaction, unless few are likely to be there.
 func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error) {
@@ -159,6 +109,7 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 	}
 	drain.lastBatch = len(events)
 	drain.result.note(events)
+	drain.inFlight = true
 	// A pass that is to stop still waits for the answers to this batch.
 	sendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain.relay.config.AckTimeout)
 	outcomes := drain.relay.publisher.Publish(sendCtx, events)
@@ -168,6 +119,7 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 	}
 	drain.checkPermanent(ctx, events, outcomes)
 	settled := drain.settle(events, outcomes)
+	drain.adapt(&settled)
 	if len(settled.acknowledged.Ids) > 0 {
 		drain.relay.prover.acknowledged(drain.pass.Stream)
 	}
@@ -175,34 +127,44 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 		// A shard that recovers from crashes comes back to whole batches by doubling.
 		drain.batchLimit = min(2*drain.batchLimit, drain.relay.config.BatchSize)
 	}
-
-	// What the broker acknowledged is stored even if the pass is to stop now.
-	markCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
-	defer cancel()
-	var next []Event
-	var leaseLost bool
-	err := pgtx.Do(markCtx, drain.relay.pool, func(tx pgx.Tx) error {
-		var err error
-		leaseLost, err = drain.mark(markCtx, tx, settled)
-		if err != nil {
-			return err
-		}
-		if !leaseLost && drain.outage == nil && ctx.Err() == nil && len(events) >= min(smallBatch, drain.batchLimit) {
-			if next, err = drain.claim(markCtx, tx); err != nil {
-				return err
-			}
-		}
-		return drain.record(markCtx, tx, settled, leaseLost)
-	})
+	next, leaseLost, err := drain.store(ctx, settled, ctx.Err() == nil && drain.expectsMore(len(events)))
 	if err != nil {
 		return nil, fmt.Errorf("mark %d acknowledged and %d failed events, first id %d: %w",
 			len(settled.acknowledged.Ids), len(settled.failed.Ids), events[0].ID, err)
 	}
+	drain.inFlight = false
 	drain.result.NumPublished += len(settled.acknowledged.Ids)
 	if leaseLost {
 		return nil, ErrLeaseLost
 	}
 	return next, nil
+}
+
+// store stores the outcomes of one batch, also if the pass is to stop now, and claims the
+// next events with them if it may. A claim that fails is given up, and the outcomes are
+// stored without it: the broker's acknowledgements must not be rolled back for it.
+func (drain *drain) store(ctx context.Context, marks settled, mayClaim bool) (next []Event, leaseLost bool, err error) {
+	before, numFailures := drain.result, len(drain.failures)
+	markCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	err = pgtx.Do(markCtx, drain.relay.pool, func(tx pgx.Tx) error {
+		var err error
+		leaseLost, err = drain.mark(markCtx, tx, marks)
+		if err != nil {
+			return err
+		}
+		if mayClaim && !leaseLost && drain.outage == nil {
+			if next, err = drain.claim(markCtx, tx); err != nil {
+				return err
+			}
+		}
+		return drain.record(markCtx, tx, marks, leaseLost)
+	})
+	if errors.Is(err, errClaim) {
+		drain.result, drain.failures = before, drain.failures[:numFailures]
+		return drain.store(ctx, marks, false)
+	}
+	return next, leaseLost, err
 }
 
 // assureLease leaves enough of the lease for one batch: nobody else must come to its

@@ -121,6 +121,9 @@ func (drain *drain) giveBack(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
 	defer cancel()
 	_ = pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
+		if !drain.inFlight {
+			return drain.release(ctx, tx)
+		}
 		flight, err := queries.OutboxShardInFlight(ctx, tx, &dbsqlc.OutboxShardInFlightParams{
 			LeaseEpoch: drain.epoch,
 			Shard:      int32(drain.pass.Shard),

@@ -18,6 +18,7 @@ import (
 type settled struct {
 	acknowledged dbsqlc.OutboxDeliveryMarkPublishedParams
 	failed       dbsqlc.OutboxDeliveryMarkFailedParams
+	isTooMuch    bool // time was over before all was sent, or answered
 }
 
 // settle sorts outcomes into marks. An ambiguous event counts against itself only if
@@ -38,6 +39,7 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 			if !slices.Contains(drain.closedKeys, events[i].Key) {
 				// Time was over, not an earlier event of its key: this pass may come to it.
 				drain.afterPlace = 0
+				marks.isTooMuch = true
 			}
 			continue
 		}
@@ -52,6 +54,7 @@ func (drain *drain) settle(events []Event, outcomes []Outcome) settled {
 		if outcome.Class == ClassInfrastructure || (outcome.Class == ClassAmbiguous && !outcome.Overtaken) {
 			addFailures = 0
 			drain.outage = outcome.Err
+			marks.isTooMuch = marks.isTooMuch || outcome.Class == ClassAmbiguous
 		}
 		marks.failed.AddFailures = append(marks.failed.AddFailures, addFailures)
 		marks.failed.Classes = append(marks.failed.Classes, string(outcome.Class))

@@ -22,6 +22,7 @@ type Recorder interface {
 // Relay drains shards of streams to a broker.
 type Relay struct {
 	config    Config
+	limits    *claimLimits
 	pool      *pgxpool.Pool
 	prover    *Prover
 	publisher Publisher
@@ -35,7 +36,7 @@ func NewRelay(pool *pgxpool.Pool, publisher Publisher, recorder Recorder, config
 		return nil, fmt.Errorf("configure outbox relay: %w", err)
 	}
 	prover := newProver(publisher, config, func(ctx context.Context) ([]Stream, error) { return Streams(ctx, pool) })
-	return &Relay{config: config, pool: pool, prover: prover, publisher: publisher, recorder: recorder}, nil
+	return &Relay{config: config, limits: newClaimLimits(&config), pool: pool, prover: prover, publisher: publisher, recorder: recorder}, nil
 }
 
 // Prover is what the relay knows of its broker.
@@ -122,6 +123,7 @@ func (relay *Relay) Drain(ctx context.Context, pass Pass) (DrainResult, error) {
 		result:     DrainResult{Shard: pass.Shard, Stream: pass.Stream.Name},
 		started:    time.Now(),
 	}
+	drain.limit = relay.limits.of(drain.shardName())
 	if lease.BatchLimit != nil {
 		drain.batchLimit = min(int(*lease.BatchLimit), relay.config.BatchSize)
 	}

@@ -26,6 +26,7 @@ type stubBroker struct {
 	judge func(outbox.Event) outbox.Class // the fate of an event; nil acknowledges
 	err   error                           // why an event is not acknowledged; nil for errAway
 	hook  func()                          // runs before each batch
+	see   func([]outbox.Event)            // is shown each batch
 
 	numAsked int   // for a proof
 	refuses  error // what a proof fails with; nil for none
@@ -36,6 +37,9 @@ func (broker *stubBroker) Publish(_ context.Context, events []outbox.Event) []ou
 	defer broker.mu.Unlock()
 	if broker.hook != nil {
 		broker.hook()
+	}
+	if broker.see != nil {
+		broker.see(events)
 	}
 	outcomes := make([]outbox.Outcome, len(events))
 	stopped := make(map[string]bool)

@@ -1,8 +1,8 @@
 -- name: OutboxDeliveryClaim :many
 -- OutboxDeliveryClaim reads up to max_events due events of one shard, in order of
 -- their places, above after_place, and notes on the shard that they are in
--- flight. It locks no event: the caller holds the shard's lease, and gets nothing
--- once it was lost. Left out are events that wait after a failure of their own,
+-- flight. They have max_bytes together at most, or are a single event. It locks no
+-- event: the caller holds the shard's lease, and gets nothing once it was lost. Left out are events that wait after a failure of their own,
 -- parked ones, those behind such an event of their key, and those of closed_keys, so
 -- that a failing key never fills the batch.
 --
@@ -12,6 +12,9 @@
 -- to be made again from place 0. Whatever stands at or below the last place of a
 -- claim is seen by all claims whose snapshot_xmin is not below its snapshot_xmax: a
 -- transaction has its number before it takes a place.
+--
+-- is_cut says that more were due and left out for their bytes. What the events say is
+-- read by OutboxEventRead: a link that is slow for it must not hold the shard's row.
 WITH held AS MATERIALIZED (
     SELECT
         held.key,
@@ -28,7 +31,7 @@ WITH held AS MATERIALIZED (
             OR (held.parked_at IS NULL AND (held.not_before > statement_timestamp() OR held.place <= @after_place))
         )
     GROUP BY held.key
-), claimed AS MATERIALIZED (
+), due AS MATERIALIZED (
     SELECT
         delivery.id,
         delivery.attempts,
@@ -46,6 +49,37 @@ WITH held AS MATERIALIZED (
         AND delivery.key <> ALL (@closed_keys::text[])
     ORDER BY delivery.place, delivery.id
     LIMIT @max_events::integer
+), measured AS (
+    SELECT
+        due.attempts,
+        due.place,
+        event.created_at,
+        event.event_id,
+        event.id,
+        event.key,
+        event.key_seq,
+        event.type,
+        coalesce(
+            event.num_bytes,
+            CASE WHEN pg_column_size(event.payload) + pg_column_size(event.headers) > 1000 OR pg_column_compression(event.payload) IS NOT NULL
+                -- Appended before sizes were noted.
+                THEN octet_length(event.payload::text) + octet_length(event.headers::text)
+                ELSE pg_column_size(event.payload) + pg_column_size(event.headers)
+            END
+        )::bigint AS num_bytes
+    FROM due
+    JOIN outbox_event AS event ON event.id = due.id
+), summed AS (
+    SELECT
+        measured.*,
+        (sum(measured.num_bytes) OVER (ORDER BY measured.place, measured.id))::bigint AS num_bytes_so_far
+    FROM measured
+), claimed AS MATERIALIZED (
+    SELECT summed.*
+    FROM summed
+    -- Nothing comes before the first event.
+    WHERE summed.num_bytes_so_far <= @max_bytes::bigint
+        OR summed.num_bytes_so_far = summed.num_bytes
 ), noted AS (
     UPDATE outbox_shard AS shard
     SET
@@ -77,11 +111,11 @@ WITH held AS MATERIALIZED (
     RETURNING shard.shard
 )
 SELECT
-    event.id,
+    claimed.id,
     claimed.attempts,
-    event.created_at,
-    event.event_id,
-    event.headers,
+    claimed.created_at,
+    claimed.event_id,
+    ((SELECT count(*) FROM due) > (SELECT count(*) FROM claimed))::boolean AS is_cut,
     (SELECT EXISTS (
         SELECT
         FROM outbox_delivery AS late
@@ -97,15 +131,14 @@ SELECT
             AND NOT EXISTS (SELECT FROM held WHERE held.key = late.key)
             AND late.key <> ALL (@closed_keys::text[])
     ))::boolean AS is_late,
-    event.key,
-    event.key_seq,
-    event.payload,
+    claimed.key,
+    claimed.key_seq,
+    claimed.num_bytes,
     claimed.place,
     (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)::bigint AS snapshot_xmax,
     (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint)::bigint AS snapshot_xmin,
-    event.type
+    claimed.type
 FROM claimed
-JOIN outbox_event AS event ON event.id = claimed.id
 WHERE EXISTS (SELECT FROM noted)
 ORDER BY claimed.place, claimed.id;
 

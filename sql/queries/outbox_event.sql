@@ -12,6 +12,15 @@ SELECT outbox_append_many(
     @stream::text, @keys::text[], @types::text[], @payloads::jsonb[], @headers::jsonb[], sqlc.narg('key_seqs')::bigint[]
 )::uuid[] AS event_ids;
 
+-- name: OutboxEventRead :many
+-- OutboxEventRead returns what the events given say, in any order.
+SELECT
+    event.id,
+    event.headers,
+    event.payload
+FROM outbox_event AS event
+WHERE event.id = ANY (@ids::bigint[]);
+
 -- name: OutboxEventTooLarge :many
 -- OutboxEventTooLarge returns those of the events given that are larger than their
 -- stream takes as it was last provisioned, or have more headers than any message may:
