@@ -162,38 +162,6 @@ func loopReasons(evidence Evidence) []Reason {
 	return reasons
 }
 
-// reason says why a red loop is red.
-func (loop LoopStatus) reason() Reason {
-	var reason Reason
-	switch {
-	case loop.Verdict == VerdictSilentNoop:
-		reason = newReason(CodeSilentNoop, "%s: jobs complete, but no pass has proven anything for %s", loop.Loop, short(loop.Age)).
-			observed("last_completed_job_at", timeText(loop.LastCompletedJobAt)).
-			threshold("late_after", loop.LateAfter)
-	case loop.Verdict == VerdictFailing:
-		reason = newReason(CodeLoopFailing, "%s: no success for %s and %d failed passes in a row: %s",
-			loop.Loop, short(loop.Age), loop.ConsecutiveFailures, value(loop.LastError)).
-			threshold("late_after", loop.LateAfter).
-			threshold("failures", failedPassesTooMany)
-	case loop.Age <= loop.RedAfter && loop.StuckPart != nil:
-		reason = newReason(CodeLagNoProgress, "%s: part %s holds something due for %s and does not move",
-			loop.Loop, *loop.StuckPart, short(value(loop.OldestDueAge))).
-			observed("stuck_part", *loop.StuckPart).
-			threshold("item_red_after", value(loop.ItemRedAfter))
-	default:
-		reason = newReason(CodeLoopStalled, "%s: no success for %s, red after %s", loop.Loop, short(loop.Age), short(loop.RedAfter))
-	}
-	reason = reason.ofLoop(loop.Loop).
-		observed("age", loop.Age).
-		observed("consecutive_failures", loop.ConsecutiveFailures).
-		observed("last_success_at", timeText(loop.LastSuccessAt)).
-		threshold("red_after", loop.RedAfter)
-	if loop.OldestDueAge != nil {
-		reason = reason.observed("oldest_due_age", *loop.OldestDueAge)
-	}
-	return reason
-}
-
 func timeText(at *time.Time) string {
 	if at == nil {
 		return "never"
@@ -217,42 +185,6 @@ func info(evidence Evidence) []Reason {
 		reasons = append(reasons, newReason(CodeClockSkew, "the clocks of this process and the database are %s apart", short(skew)).
 			observed("process_ahead_by", evidence.ClockSkew).
 			threshold("skew", maxClockSkew))
-	}
-	return reasons
-}
-
-func (loop LoopStatus) info() []Reason {
-	if loop.Paused {
-		return []Reason{newReason(CodePaused, "%s: paused by %s: %s", loop.Loop, value(loop.PausedBy), value(loop.PauseReason)).
-			ofLoop(loop.Loop).
-			observed("paused_at", timeText(loop.PausedAt)).
-			observed("paused_by", value(loop.PausedBy))}
-	}
-	if loop.Verdict.Red() {
-		if loop.Required {
-			return nil
-		}
-		return []Reason{loop.reason()}
-	}
-
-	var reasons []Reason
-	if loop.OldestDueAge != nil && loop.ItemRedAfter != nil && *loop.OldestDueAge > *loop.ItemRedAfter {
-		reasons = append(reasons, newReason(CodeBehind, "%s: the oldest due item is %s old; items move", loop.Loop, short(*loop.OldestDueAge)).
-			ofLoop(loop.Loop).
-			observed("oldest_due_age", *loop.OldestDueAge).
-			threshold("item_red_after", *loop.ItemRedAfter))
-	}
-	if loop.NumFailing+loop.NumParked > 0 {
-		reasons = append(reasons, newReason(CodeDegraded, "%s: %d items failed and are tried again, %d wait for a person", loop.Loop, loop.NumFailing, loop.NumParked).
-			ofLoop(loop.Loop).
-			observed("num_failing", loop.NumFailing).
-			observed("num_parked", loop.NumParked))
-	}
-	if loop.Age > loop.LateAfter {
-		reasons = append(reasons, newReason(CodeLate, "%s: no success for %s, late after %s", loop.Loop, short(loop.Age), short(loop.LateAfter)).
-			ofLoop(loop.Loop).
-			observed("age", loop.Age).
-			threshold("late_after", loop.LateAfter))
 	}
 	return reasons
 }

@@ -53,6 +53,7 @@ type LoopStatus struct {
 	LastSuccessAt       *time.Time
 	LateAfter           time.Duration
 	Loop                string
+	NumFailed           int            // items that ended without their work done, unacknowledged
 	NumFailing          int            // items that wait after a failure of their own
 	NumParked           int            // items that wait for a person
 	OldestDueAge        *time.Duration // nil: nothing is due
@@ -64,6 +65,7 @@ type LoopStatus struct {
 	RedAfter            time.Duration
 	Required            bool           // gates the readiness of its workers
 	RunningSince        *time.Time     // the start of a pass that is within its budget
+	Scheduled           bool           // ages from when its oldest due item fell due
 	StuckPart           *string        // a part with an item older than ItemRedAfter that did not move meanwhile
 	SuccessAge          *time.Duration // since LastSuccessAt
 	Verdict             Verdict
@@ -92,6 +94,7 @@ func ReadLoops(ctx context.Context, db dbsqlc.DBTX) ([]LoopStatus, error) {
 			LastSuccessAt:       row.LastSuccessAt,
 			LateAfter:           value(row.LateAfter),
 			Loop:                value(row.Loop),
+			NumFailed:           int(value(row.NumFailed)),
 			NumFailing:          int(value(row.NumFailing)),
 			NumParked:           int(value(row.NumParked)),
 			OldestDueAge:        row.OldestDueAge,
@@ -103,6 +106,7 @@ func ReadLoops(ctx context.Context, db dbsqlc.DBTX) ([]LoopStatus, error) {
 			RedAfter:            value(row.RedAfter),
 			Required:            value(row.Readiness) == "required",
 			RunningSince:        row.RunningSince,
+			Scheduled:           value(row.Scheduled),
 			StuckPart:           row.StuckPart,
 			SuccessAge:          row.SuccessAge,
 			Verdict:             Verdict(value(row.Verdict)),
