@@ -56,6 +56,9 @@ func commandsOnTheSchema(t *testing.T) [][]string {
 		{"programmes", "apply", file},
 		{"programmes", "approve", "x", "1"},
 		{"programmes", "list"},
+		{"settlement", "accept", "--player=p", "--until=1h", "--reason=x"},
+		{"settlement", "accepted"},
+		{"settlement", "unaccept", "1", "--reason=x"},
 		{"settlement", "acknowledge", "1", "--reason=x"},
 		{"settlement", "adjust", "x", "2026-W45"},
 		{"settlement", "approve", "1"},
@@ -201,6 +204,11 @@ func TestRun_UnknownNames(t *testing.T) {
 		} {
 			refuse("there is no programme nosuch; there are daily", call...)
 		}
+		refuse("there is no player nosuch", "settlement", "accept", "--player=nosuch", "--until=1h", "--reason=x")
+		refuse("there is no acceptance 1 that is not revoked: see truegreen settlement accepted", "settlement", "unaccept", "1", "--reason=x")
+		refuse(`failure "bad" cannot be accepted; there are wallet_closed, wallet_frozen, wallet_missing`,
+			"settlement", "accept", "--programme=daily", "--failure=bad", "--until=1h", "--reason=x")
+		refuse("it must expire within a year from now", "settlement", "accept", "--programme=daily", "--until=99999h", "--reason=x")
 		refuse("there is no version 2; the newest is 1", "programmes", "approve", "daily", "2")
 	})
 }

@@ -47,9 +47,17 @@ func (actions *actions) Status(ctx context.Context) (cli.StatusReport, error) {
 	if err != nil {
 		return cli.StatusReport{}, err
 	}
+	accepted, err := service.Accepted(ctx)
+	if err != nil {
+		return cli.StatusReport{}, err
+	}
 	// What the watchdog could not look at is a reason of its own, and hides no other.
 	alarms, unread := settlement.NewWatchdog(service, actions.logger, settlement.WatchdogConfig{}).Look(ctx)
-	return statusReport(standing{alarms: alarms, loops: loops, streams: streams, unread: unread, workers: workers}), nil
+	report := statusReport(standing{alarms: alarms, loops: loops, streams: streams, unread: unread, workers: workers})
+	for _, one := range accepted {
+		report.Accepted = append(report.Accepted, settlementAcceptance(one))
+	}
+	return report, nil
 }
 
 // standing is what the database says of how everything stands.

@@ -13,6 +13,7 @@ type fakeProgrammes struct{ versions []cli.ProgrammeVersion }
 
 // fakeSettlements are answers about settlements.
 type fakeSettlements struct {
+	accepted []cli.SettlementAcceptance
 	detail   cli.SettlementDetail
 	items    []cli.SettlementItem
 	preview  cli.SettlementPreview
@@ -43,6 +44,19 @@ func (fake *fakeActions) ProgrammeList(context.Context) ([]cli.ProgrammeVersion,
 
 func (fake *fakeActions) SettlementAcknowledge(_ context.Context, decision cli.SettlementDecision) (cli.SettlementRun, error) {
 	return fake.run, fake.call("acknowledge %+v", decision)
+}
+
+func (fake *fakeActions) SettlementAccept(_ context.Context, accepted cli.SettlementAcceptance) (cli.SettlementAcceptance, error) {
+	accepted.ID = 3
+	return accepted, fake.call("accept %s of %q in %q as %s because %s", accepted.Failure, accepted.Player, accepted.Programme, accepted.As, accepted.Reason)
+}
+
+func (fake *fakeActions) SettlementAccepted(context.Context) ([]cli.SettlementAcceptance, error) {
+	return fake.accepted, fake.call("accepted")
+}
+
+func (fake *fakeActions) SettlementUnaccept(_ context.Context, id int64, as, reason string) error {
+	return fake.call("unaccept %d as %s because %s", id, as, reason)
 }
 
 func (fake *fakeActions) SettlementAcknowledgeable(_ context.Context, all cli.SettlementAcknowledgement) ([]cli.SettlementRun, error) {

@@ -67,6 +67,7 @@ other run of the period starts by itself.`,
 			verb:        "cancel",
 		}),
 		p.settlementAcknowledgeCommand(),
+		p.settlementAcceptCommand(), p.settlementAcceptedCommand(), p.settlementUnacceptCommand(),
 	)
 }
 

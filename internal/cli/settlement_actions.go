@@ -9,6 +9,16 @@ import (
 // SettlementActions are the actions of the command settlement. Each that changes
 // a run returns it as it stands afterwards.
 type SettlementActions interface {
+	// SettlementAccept lets partial runs that fail for what is accepted end without an
+	// alarm, and returns the acceptance with its number.
+	SettlementAccept(ctx context.Context, accepted SettlementAcceptance) (SettlementAcceptance, error)
+
+	// SettlementAccepted lists the acceptances that are in force.
+	SettlementAccepted(ctx context.Context) ([]SettlementAcceptance, error)
+
+	// SettlementUnaccept revokes an acceptance.
+	SettlementUnaccept(ctx context.Context, id int64, as, reason string) error
+
 	// SettlementAcknowledge records that somebody knows what a run that is over did
 	// not deliver.
 	SettlementAcknowledge(ctx context.Context, decision SettlementDecision) (SettlementRun, error)
@@ -66,6 +76,18 @@ type SettlementDecision struct {
 	As     string // who decides; never empty
 	Reason string // may be empty for approvals and retries
 	RunID  int64  // above 0
+}
+
+// SettlementAcceptance is what somebody knows that settlements cannot deliver.
+type SettlementAcceptance struct {
+	AcceptedAt time.Time `json:"accepted_at"`
+	As         string    `json:"accepted_by"`
+	ExpiresAt  time.Time `json:"expires_at"`
+	Failure    string    `json:"failure"` // such as wallet_frozen
+	ID         int64     `json:"id"`
+	Player     string    `json:"player"`    // code; empty for every player of the programme
+	Programme  string    `json:"programme"` // code; empty for every programme
+	Reason     string    `json:"reason"`
 }
 
 // SettlementAcknowledgement is what somebody knows of several runs.

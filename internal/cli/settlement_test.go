@@ -101,6 +101,27 @@ func TestExecute_SettlementApprove_WithoutBudget(t *testing.T) {
 	require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "cancel", "12", "--reason=wrong feed"))
 }
 
+func TestExecute_SettlementAccept(t *testing.T) {
+	t.Parallel()
+
+	bundle := setup(t)
+	require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "accept", "--player=p-7", "--until=2026-12-31T00:00:00Z", "--reason=court order"), bundle.errOut.String())
+	require.Equal(t, "accepted as 3: wallet_frozen for player p-7 until 2026-12-31T00:00:00Z\n  next: truegreen settlement accepted\n", bundle.out.String())
+
+	bundle = setup(t)
+	bundle.actions.accepted = []cli.SettlementAcceptance{
+		{As: "ana", ExpiresAt: time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC), Failure: "wallet_frozen", ID: 3, Player: "p-7", Programme: "weekly", Reason: "court order"},
+	}
+	require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "accepted"))
+	require.Equal(t, `ID  FAILURE        OF                              UNTIL                 BY   REASON
+3   wallet_frozen  player p-7 in programme weekly  2026-12-31T00:00:00Z  ana  court order
+`, bundle.out.String())
+
+	bundle = setup(t)
+	require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "unaccept", "3", "--reason=thawed"))
+	require.Equal(t, []string{"unaccept 3 as cli:ana because thawed"}, bundle.actions.calls)
+}
+
 func TestExecute_SettlementAcknowledgeMany(t *testing.T) {
 	t.Parallel()
 
@@ -351,6 +372,8 @@ func TestExecute_SettlementWrongUsage(t *testing.T) {
 		args   []string
 		errOut string
 	}{
+		"AcceptNobody":        {[]string{"accept", "--until=1h", "--reason=x"}, "--player or --programme must be given"},
+		"AcceptForever":       {[]string{"accept", "--player=x", "--reason=x"}, `--until must be an instant such as 2026-12-31T00:00:00Z, or a time from now such as 720h, got ""`},
 		"AcknowledgeAllOfOne": {[]string{"acknowledge", "1", "--all", "--reason=x"}, "RUN_IDs and --all do not go together"},
 		"AcknowledgeCount":    {[]string{"acknowledge", "--all", "--count=0", "--reason=x"}, "--count must be above 0, got 0"},
 		"AcknowledgeFiltered": {[]string{"acknowledge", "1", "--outcome=partial", "--reason=x"}, "--outcome goes with --all alone"},
@@ -375,7 +398,7 @@ func TestExecute_SettlementWrongUsage(t *testing.T) {
 		"ShowLarge":           {[]string{"show", "9223372036854775808"}, "RUN_ID" + number + `"9223372036854775808"`},
 		"ShowTwo":             {[]string{"show", "1", "2"}, "show takes one RUN_ID, got 2"},
 		"ShowZero":            {[]string{"show", "0"}, "RUN_ID" + number + `"0"`},
-		"Unknown":             {[]string{"frobnicate"}, `unknown command "frobnicate"; truegreen settlement has acknowledge, adjust, approve, cancel, explain, export, list, preview, reject, retry, run, show`},
+		"Unknown":             {[]string{"frobnicate"}, `unknown command "frobnicate"; truegreen settlement has accept, accepted, acknowledge, adjust, approve, cancel, explain, export, list, preview, reject, retry, run, show, unaccept`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -24,13 +24,14 @@ const (
 // StatusReport is how everything stands, worst news first wherever order is
 // free.
 type StatusReport struct {
-	Alarms        []AlarmStatus  `json:"alarms"` // of settlements, the first ones
-	Level         Level          `json:"level"`
-	Loops         []LoopStatus   `json:"loops"`
-	NumMoreAlarms int            `json:"num_more_alarms"` // that stand too
-	Reasons       []string       `json:"reasons"`         // why Level is not good, one sentence each
-	Streams       []StreamStatus `json:"streams"`
-	Workers       []WorkerStatus `json:"workers"`
+	Alarms        []AlarmStatus          `json:"alarms"` // of settlements, the first ones
+	Level         Level                  `json:"level"`
+	Loops         []LoopStatus           `json:"loops"`
+	Accepted      []SettlementAcceptance `json:"accepted"`        // that keep partial runs from alarming
+	NumMoreAlarms int                    `json:"num_more_alarms"` // that stand too
+	Reasons       []string               `json:"reasons"`         // why Level is not good, one sentence each
+	Streams       []StreamStatus         `json:"streams"`
+	Workers       []WorkerStatus         `json:"workers"`
 }
 
 // AlarmStatus is something of a settlement that a person must know of.
@@ -224,6 +225,7 @@ could not be asked.`,
 
 // withoutNil makes empty lists [] rather than null.
 func (report StatusReport) withoutNil() StatusReport {
+	report.Accepted = append([]SettlementAcceptance{}, report.Accepted...)
 	report.Alarms = append([]AlarmStatus{}, report.Alarms...)
 	report.Loops = append([]LoopStatus{}, report.Loops...)
 	report.Reasons = append([]string{}, report.Reasons...)
@@ -245,6 +247,9 @@ func (report StatusReport) text() string {
 	text.WriteString(string(report.Level) + "\n")
 	for _, reason := range report.Reasons {
 		text.WriteString("  " + oneLine(reason) + "\n")
+	}
+	if num := len(report.Accepted); num > 0 {
+		_, _ = fmt.Fprintf(&text, "  info: %s in force, by which partial runs raise no alarm (truegreen settlement accepted)\n", count(num, "acceptance"))
 	}
 
 	rows := [][]string{{"LOOP", "VERDICT", "LAST SUCCESS", "RED AFTER", "OLDEST DUE", "FAILURES", "LAST ERROR"}}

@@ -72,7 +72,7 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 		bundle.actions.report = report
 		require.Equal(t, cli.ExitGood, bundle.run(t, "status", "--json"))
 		require.JSONEq(t, `{
-			"alarms": [{
+			"accepted": [], "alarms": [{
 				"age_ms": 11040000, "weight": "ticket", "alarm": "not_acknowledged", "detail": "partial: 7 of 758 credits failed",
 				"do": "truegreen settlement show 1", "period": "2026-W47", "programme": "weekly-cashback",
 				"run_id": 1, "runbook": "docs/runbooks/settlement-undelivered.md", "since": "2026-11-24T14:05:12Z"
@@ -102,7 +102,7 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 		bundle := setup(t)
 		bundle.actions.report = cli.StatusReport{Level: cli.LevelGood, NumMoreAlarms: 3}
 		require.Equal(t, cli.ExitGood, bundle.run(t, "status", "--json"))
-		require.JSONEq(t, `{"alarms": [], "level": "good", "loops": [], "num_more_alarms": 3, "reasons": [], "streams": [], "workers": []}`, bundle.out.String())
+		require.JSONEq(t, `{"accepted": [], "alarms": [], "level": "good", "loops": [], "num_more_alarms": 3, "reasons": [], "streams": [], "workers": []}`, bundle.out.String())
 	})
 
 	t.Run("IsBadWhenItCannotBeFoundOut", func(t *testing.T) {

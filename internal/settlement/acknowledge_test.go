@@ -99,3 +99,69 @@ func TestService_AcknowledgeAll(t *testing.T) {
 		bundle.requireTrueBooks(ctx, t)
 	})
 }
+
+func TestService_Accept(t *testing.T) {
+	t.Parallel()
+
+	for name, tc := range map[string]struct {
+		accepted settlement.Acceptance
+		isCalm   bool
+	}{
+		"OfThePlayer":      {accepted: settlement.Acceptance{Player: "b"}, isCalm: true},
+		"OfTheProgramme":   {accepted: settlement.Acceptance{Programme: "weekly"}, isCalm: true},
+		"OfThePlayerInIt":  {accepted: settlement.Acceptance{Player: "b", Programme: "weekly"}, isCalm: true},
+		"OfAnotherPlayer":  {accepted: settlement.Acceptance{Player: "a"}},
+		"OfAnotherFailure": {accepted: settlement.Acceptance{FailureCode: "wallet_closed", Player: "b"}},
+		"ThatIsRevoked":    {accepted: settlement.Acceptance{Player: "b", Reason: "revoke"}},
+	} {
+		t.Run("EndsTheAlarmOfWhatIsPartialAlone_"+name, func(t *testing.T) {
+			t.Parallel()
+
+			ctx := t.Context()
+			bundle := setup(ctx, t, defaultConfig())
+			bundle.loser(ctx, t, "a", 1000)
+			bundle.loser(ctx, t, "b", 1000)
+			bundle.loserAt(ctx, t, "c", 1000, weekEnd().Add(time.Hour))
+			bundle.status(ctx, t, "b", activity.StatusFrozen)
+			bundle.status(ctx, t, "c", activity.StatusFrozen)
+			bundle.watermark(ctx, t, weekEnd().AddDate(0, 0, 7))
+			bundle.programme(ctx, t, weekly)
+			ask := tc.accepted
+			ask.By, ask.ExpiresAt = "ana", time.Now().Add(24*time.Hour)
+			if ask.FailureCode == "" {
+				ask.FailureCode = "wallet_frozen"
+			}
+			if ask.Reason == "" {
+				ask.Reason = "court order"
+			}
+			accepted, err := bundle.service.Accept(ctx, ask)
+			require.NoError(t, err)
+			if ask.Reason == "revoke" {
+				require.NoError(t, bundle.service.RevokeAcceptance(ctx, accepted.ID, "bo", "thawed"))
+				require.True(t, fault.Is(bundle.service.RevokeAcceptance(ctx, accepted.ID, "bo", "thawed"), fault.KindNotFound))
+				list, err := bundle.service.Accepted(ctx)
+				require.NoError(t, err)
+				require.Empty(t, list)
+			}
+			bundle.work(ctx, t)
+
+			first := bundle.settleWeek(ctx, t, week)
+			require.Equal(t, "partial", first.Outcome)
+			require.Equal(t, tc.isCalm, first.AcknowledgedAt != nil)
+			if tc.isCalm {
+				require.Equal(t, "ana", scalar[string](ctx, t, bundle.db, "SELECT acknowledged_by FROM settlement_run"))
+				require.NotEqual(t, "degraded", bundle.verdict(ctx, t))
+			}
+			// One that paid nobody alarms whatever is accepted.
+			second := bundle.settleWeek(ctx, t, laterWeek)
+			require.Equal(t, "none_delivered", second.Outcome)
+			require.Nil(t, second.AcknowledgedAt)
+			bundle.requireTrueBooks(ctx, t)
+
+			_, err = bundle.db.Pool.Exec(ctx, "UPDATE settlement_acceptance SET reason = 'other'")
+			require.ErrorContains(t, err, "acceptances are evidence")
+			_, err = bundle.db.Pool.Exec(ctx, "DELETE FROM settlement_acceptance")
+			require.ErrorContains(t, err, "acceptances are evidence")
+		})
+	}
+}

@@ -156,6 +156,9 @@ func (h *hold) finish(ctx context.Context, tx pgx.Tx, jobEnd string) (*Verdict, 
 	if err := acknowledgeDelivered(ctx, tx, verdict, h.actor()); err != nil {
 		return nil, err
 	}
+	if err := acknowledgeAccepted(ctx, tx, verdict, h.actor()); err != nil {
+		return nil, err
+	}
 	progress := freshness.Progress{Kind: freshness.Success, Loop: loopOf(h.row.ProgrammeKind), Result: verdict.Summary()}
 	if failure := verdict.endError(); failure != nil {
 		progress.Err, progress.Kind = failure, freshness.Failure

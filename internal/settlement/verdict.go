@@ -149,6 +149,8 @@ func readReasons(ctx context.Context, db dbsqlc.DBTX, runID int64) ([]Reason, er
 type Verdict struct {
 	Result Result
 	Top    []Reason // why items failed, were withheld, or excluded, the most frequent first
+
+	isAccepted bool // somebody has accepted all that failed
 }
 
 func readVerdict(ctx context.Context, db dbsqlc.DBTX, runID int64) (*Verdict, error) {
@@ -262,7 +264,7 @@ func (verdict *Verdict) log(ctx context.Context, logger *slog.Logger) {
 	case outcomeAllWithheld:
 		level = slog.LevelWarn
 	}
-	if verdict.decided() {
+	if verdict.decided() || verdict.isAccepted {
 		level = slog.LevelWarn
 	}
 	attributes := verdict.attributes()
