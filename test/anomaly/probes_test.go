@@ -63,7 +63,7 @@ func monitor(ctx context.Context, t *testing.T, proxy *anomaly.Proxy) *monitored
 	watched := &monitored{logs: &logBook{}}
 	watched.monitor, err = freshness.NewMonitor(process, freshness.MonitorConfig{
 		Database: database, Logger: slog.New(slog.NewTextHandler(watched.logs, nil)), SchemaVersion: latest,
-		Tick: 200 * time.Millisecond, WorkerID: "worker-1",
+		Tick: 200 * time.Millisecond, WorkerID: t.Name(),
 	})
 	require.NoError(t, err)
 	process.RiverStarted()
