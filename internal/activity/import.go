@@ -61,7 +61,7 @@ func (e *ImportError) Error() string {
 	if e.LastApplied > 0 {
 		state = fmt.Sprintf("the last line applied is %d", e.LastApplied)
 	}
-	return fmt.Sprintf("%s: %s; %s; once that is mended, import the same file again", place, e.Err, state)
+	return fmt.Sprintf("%s: %s; %s; once that is fixed, import the same file again", place, e.Err, state)
 }
 
 // Unwrap returns the reason.

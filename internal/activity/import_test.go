@@ -114,7 +114,7 @@ func TestService_Import_badLines(t *testing.T) {
 	t.Parallel()
 
 	const bad = 17 // the number of the bad line; batches are of ten
-	mend := "; the last line applied is 10; once that is mended, import the same file again"
+	mend := "; the last line applied is 10; once that is fixed, import the same file again"
 
 	for name, tt := range map[string]struct{ line, reason string }{
 		"NotJSON":        {`{"type":"deposit",`, `not JSON: {"type":"deposit",`},
@@ -153,14 +153,14 @@ func TestService_Import_badLines(t *testing.T) {
 		ctx := t.Context()
 		bundle := setup(ctx, t)
 		_, err := bundle.imported(ctx, "x.jsonl", "\n\n"+fileOf(playerLine("p-1", 0))+"\n"+fileOf(depositLine("d", "p-2", 1, 1)), 10)
-		require.EqualError(t, err, "x.jsonl, line 5: deposit d: player p-2 is not known; no line of it is applied; once that is mended, import the same file again")
+		require.EqualError(t, err, "x.jsonl, line 5: deposit d: player p-2 is not known; no line of it is applied; once that is fixed, import the same file again")
 	})
 }
 
 func TestService_Import_badFiles(t *testing.T) {
 	t.Parallel()
 
-	const mend = "; the last line applied is 10; once that is mended, import the same file again"
+	const mend = "; the last line applied is 10; once that is fixed, import the same file again"
 
 	t.Run("SaysThatAZippedFileIsCutOff", func(t *testing.T) {
 		t.Parallel()
@@ -230,7 +230,7 @@ func TestService_Import_badFiles(t *testing.T) {
 		ctx := t.Context()
 		bundle := setup(ctx, t)
 		_, err := bundle.imported(ctx, "x.gz", fileOf(deposits(5)...), 10)
-		require.EqualError(t, err, "x.gz: not gzip, though its name says so; no line of it is applied; once that is mended, import the same file again")
+		require.EqualError(t, err, "x.gz: not gzip, though its name says so; no line of it is applied; once that is fixed, import the same file again")
 	})
 
 	t.Run("PassesOnWhatReadingFailedWith", func(t *testing.T) {

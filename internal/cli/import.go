@@ -28,8 +28,10 @@ func (p *program) importCommand() *cobra.Command {
 		Long: `Applies activity, one JSON object a line, from files in the order given; - is
 standard input. What is packed with gzip is unpacked.
 
+docs/guides/activity.md has the format.
+
 Lines that were applied before change nothing, so a file may be imported again,
-and is, after a bad line in it was mended.`,
+and is, after a bad line in it was fixed.`,
 		Args: func(_ *cobra.Command, names []string) error {
 			if len(names) == 0 {
 				return errors.New("import needs a FILE, or - for standard input")
