@@ -78,7 +78,7 @@ func naiveBatch(ctx context.Context, tx pgx.Tx, js jetstream.JetStream, shard in
 		message := nats.NewMsg("truegreen.wallet." + eventType)
 		message.Data = body
 		message.Header = nats.Header{
-			"ce-id": {eventID.String()}, "ce-partitionkey": {key}, "ce-sequence": {strconv.FormatInt(keySeq, 10)},
+			"ce-id": {eventID.String()}, "ce-partitionkey": {key}, "ce-keysequence": {strconv.FormatInt(keySeq, 10)},
 			"ce-source": {"/truegreen/wallet"}, "ce-specversion": {"1.0"}, "ce-subject": {key}, "ce-time": {createdAt.UTC().Format(time.RFC3339Nano)},
 			"ce-type": {eventType}, "content-type": {"application/json"}, "Nats-Expected-Stream": {"TRUEGREEN_WALLET"}, "Nats-Msg-Id": {eventID.String()},
 		}

@@ -27,7 +27,7 @@ const (
 	pollEvery   = 5 * time.Millisecond
 	waitAtMost  = 5 * time.Minute
 	headerKey   = "ce-partitionkey"
-	headerSeq   = "ce-sequence"
+	headerSeq   = "ce-keysequence"
 	eventType   = "wallet.staked.v1"
 	maxInFlight = 4000 // messages of one connection
 )

@@ -142,7 +142,7 @@ func TestRun_OutboxReconcileUnreadable(t *testing.T) {
 			require.NoError(t, bundle.db.Pool.QueryRow(ctx, `SELECT outbox_append('wallet', 'p-1/KRW', 'wallet.credited.v1', '{}', '{}', 1)::text`).Scan(&eventID))
 			msg := nats.NewMsg("truegreen.wallet.wallet.credited.v1")
 			for name, value := range map[string]string{
-				"Nats-Msg-Id": eventID, "ce-id": eventID, "ce-partitionkey": "p-1/KRW", "ce-sequence": "1", "ce-source": "/truegreen/wallet",
+				"Nats-Msg-Id": eventID, "ce-id": eventID, "ce-partitionkey": "p-1/KRW", "ce-keysequence": "1", "ce-source": "/truegreen/wallet",
 				"ce-subject": "p-1/KRW", "ce-type": "wallet.credited.v1",
 			} {
 				msg.Header[name] = []string{value}

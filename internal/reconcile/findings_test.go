@@ -223,11 +223,11 @@ func brokerDivergences() []divergence {
 		{
 			name: "AnEventWhoseHeadersCannotBeRead",
 			happen: func(_ context.Context, w *world, _ []event) {
-				w.broker.stream(rolling).messages[3].Problem = "ce-sequence is missing"
+				w.broker.stream(rolling).messages[3].Problem = "ce-keysequence is missing"
 				w.broker.stream(rolling).messages[3].KeySeq = 0
 			},
 			want:   []string{"unreadable a#3"},
-			detail: "ce-sequence is missing",
+			detail: "ce-keysequence is missing",
 		},
 	}
 }

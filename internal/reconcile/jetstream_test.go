@@ -70,13 +70,13 @@ func (source readBack) readTo(ctx context.Context, stream jetstream.Stream, last
 			return nil
 		}
 		header := message.Headers()
-		keySeq, err := strconv.ParseInt(header.Get("ce-sequence"), 10, 64)
+		keySeq, err := strconv.ParseInt(header.Get("ce-keysequence"), 10, 64)
 		read := reconcile.Message{
 			EventID: header.Get("ce-id"), Key: header.Get("ce-partitionkey"), KeySeq: keySeq, Sequence: meta.Sequence.Stream,
 			StoredAt: meta.Timestamp, Type: header.Get("ce-type"),
 		}
 		if err != nil {
-			read.Problem = fmt.Sprintf("ce-sequence is %q", header.Get("ce-sequence"))
+			read.Problem = fmt.Sprintf("ce-keysequence is %q", header.Get("ce-keysequence"))
 		}
 		if err := each(read); err != nil {
 			return err

@@ -70,10 +70,10 @@ func readMessage(stream string, raw jetstream.Msg) (message, error) {
 		storedAt: metadata.Timestamp,
 		typ:      headers.Get("ce-type"),
 	}
-	one.keySeq, err = strconv.ParseInt(headers.Get("ce-sequence"), 10, 64)
+	one.keySeq, err = strconv.ParseInt(headers.Get("ce-keysequence"), 10, 64)
 	switch {
 	case err != nil:
-		one.problem = "its ce-sequence is no number"
+		one.problem = "its ce-keysequence is no number"
 	case headers.Get("Nats-Msg-Id") != one.eventID:
 		one.problem = fmt.Sprintf("the broker knows it as %q", headers.Get("Nats-Msg-Id"))
 	case headers.Get("ce-source") != "/truegreen/"+stream:

@@ -193,7 +193,7 @@ func (w *world) publish(ctx context.Context, t *testing.T, row row) jetstream.Pu
 		"Nats-Msg-Id":     row.EventID,
 		"ce-id":           row.EventID,
 		"ce-partitionkey": row.Key,
-		"ce-sequence":     fmt.Sprint(row.KeySeq),
+		"ce-keysequence":  fmt.Sprint(row.KeySeq),
 		"ce-source":       "/truegreen/" + row.Stream,
 		"ce-specversion":  "1.0",
 		"ce-subject":      row.Key,

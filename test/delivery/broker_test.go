@@ -110,7 +110,7 @@ func (b *broker) messages(ctx context.Context, t *testing.T, stream outbox.Strea
 		header := one.Headers()
 		metadata, err := one.Metadata()
 		require.NoError(t, err)
-		keySeq, err := strconv.ParseInt(header.Get("ce-sequence"), 10, 64)
+		keySeq, err := strconv.ParseInt(header.Get("ce-keysequence"), 10, 64)
 		require.NoError(t, err)
 		require.Equal(t, header.Get("Nats-Msg-Id"), header.Get("ce-id"))
 		messages = append(messages, message{

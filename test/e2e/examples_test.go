@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -142,6 +144,52 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// TestExamples_Read has CloudEvents' own SDK read what the worker published.
+func TestExamples_Read(t *testing.T) {
+	t.Parallel()
+	reader := example{command: "node", args: []string{"read.js"}, dir: "node", needs: "node_modules/cloudevents"}
+	reader.skipUnlessRunnable(t)
+	ctx := t.Context()
+	s := setup(ctx, t)
+	var id string
+	require.NoError(t, s.database.Pool.QueryRow(ctx, `
+		SELECT outbox_append('rolling', '한글/1', 'shop.greeted.v1', '{"hour": 9}', '{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}')`).Scan(&id))
+	s.startWorker(t)
+	s.waitPublished(ctx, t)
+	messages := s.messages(ctx, t, "TRUEGREEN_ROLLING")
+	require.Len(t, messages, 1)
+	headers := make(map[string]string)
+	for name, values := range messages[0].Headers() {
+		headers[name] = strings.Join(values, ", ")
+	}
+	input, err := json.Marshal(map[string]any{"headers": headers, "body": string(messages[0].Data())})
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	command := childproc.Command(ctx, reader.command, reader.args...)
+	command.Dir = filepath.Join(examplesDir, reader.dir)
+	command.Stdin = bytes.NewReader(input)
+	out, err := command.CombinedOutput()
+	require.NoError(t, err, string(out))
+	var event map[string]any
+	require.NoError(t, json.Unmarshal(out, &event))
+	require.NotEmpty(t, event["time"])
+	delete(event, "time")
+	require.Equal(t, map[string]any{
+		"data":            map[string]any{"hour": 9.0},
+		"datacontenttype": "application/json",
+		"id":              id,
+		"keysequence":     "1",
+		"partitionkey":    "한글/1",
+		"source":          "/truegreen/rolling",
+		"specversion":     "1.0",
+		"subject":         "한글/1",
+		"traceparent":     "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+		"type":            "shop.greeted.v1",
+	}, event)
+}
+
 // checkTold compares the rows and the broker's messages with the events that an
 // example said it had committed: those alone, in the order of their keys.
 func (s *stack) checkTold(ctx context.Context, t *testing.T, committed []told) {
@@ -166,7 +214,7 @@ func (s *stack) checkTold(ctx context.Context, t *testing.T, committed []told) {
 		name := "TRUEGREEN_" + strings.ToUpper(stream)
 		for i, message := range s.messages(ctx, t, name) {
 			headers := message.Headers()
-			event := told{eventID: headers.Get("ce-id"), key: headers.Get("ce-subject"), keySeq: headers.Get("ce-sequence"), stream: stream, typ: headers.Get("ce-type")}
+			event := told{eventID: headers.Get("ce-id"), key: headers.Get("ce-subject"), keySeq: headers.Get("ce-keysequence"), stream: stream, typ: headers.Get("ce-type")}
 			require.Equal(t, name+"/"+strconv.Itoa(i+1), refs[event.eventID])
 			require.NotEmpty(t, headers.Get("traceparent"))
 			lastSeq[event.key]++

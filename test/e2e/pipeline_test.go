@@ -96,10 +96,10 @@ func (s *stack) checkDelivery(ctx context.Context, t *testing.T) {
 	for i, message := range s.messages(ctx, t, "TRUEGREEN_WALLET") {
 		headers := message.Headers()
 		eventID := headers.Get("ce-id")
-		got := place{key: headers.Get("ce-subject"), seq: headers.Get("ce-sequence")}
+		got := place{key: headers.Get("ce-subject"), seq: headers.Get("ce-keysequence")}
 		require.Equal(t, wanted[eventID], got)
 		require.Equal(t, refs[eventID], fmt.Sprintf("TRUEGREEN_WALLET/%d", i+1))
-		seq, err := strconv.Atoi(headers.Get("ce-sequence"))
+		seq, err := strconv.Atoi(headers.Get("ce-keysequence"))
 		require.NoError(t, err)
 		require.Equal(t, lastSeq[headers.Get("ce-subject")]+1, seq, "gapless and in order per key")
 		lastSeq[headers.Get("ce-subject")] = seq

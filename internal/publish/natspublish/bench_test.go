@@ -121,7 +121,7 @@ func publishUnordered(b *testing.B, js jetstream.JetStream, events []outbox.Even
 				"Nats-Msg-Id":     {event.EventID.String()},
 				"ce-id":           {event.EventID.String()},
 				"ce-partitionkey": {event.Key},
-				"ce-sequence":     {"1"},
+				"ce-keysequence":  {"1"},
 				"ce-source":       {"/truegreen/wallet"},
 				"ce-specversion":  {"1.0"},
 				"ce-subject":      {event.Key},

@@ -204,7 +204,7 @@ func (bundle *testBundle) requireStored(ctx context.Context, t *testing.T, event
 		require.Equal(t, events[i].EventID.String(), message.Headers().Get("ce-id"))
 		require.Equal(t, events[i].EventID.String(), message.Headers().Get("Nats-Msg-Id"))
 		require.Equal(t, events[i].Key, message.Headers().Get("ce-partitionkey"))
-		require.Equal(t, fmt.Sprint(events[i].KeySeq), message.Headers().Get("ce-sequence"))
+		require.Equal(t, fmt.Sprint(events[i].KeySeq), message.Headers().Get("ce-keysequence"))
 	}
 }
 
@@ -215,7 +215,7 @@ func (bundle *testBundle) requireOrder(ctx context.Context, t *testing.T) {
 	for _, message := range bundle.messages(ctx, t) {
 		key := message.Headers().Get("ce-subject")
 		lastSeq[key]++
-		require.Equal(t, fmt.Sprint(lastSeq[key]), message.Headers().Get("ce-sequence"), key)
+		require.Equal(t, fmt.Sprint(lastSeq[key]), message.Headers().Get("ce-keysequence"), key)
 	}
 }
 

@@ -49,8 +49,9 @@ const (
 // with the application's headers along as they are. It uses one message over and
 // over, since the client copies what it sends.
 //
-// The header names follow the NATS binding of CloudEvents 1.0; sequence and
-// partitionkey are extensions that the CloudEvents project documents.
+// The header names follow the NATS binding of CloudEvents 1.0. partitionkey is an extension
+// that the CloudEvents project documents. keysequence is one of our own, scoped to source and
+// subject: the documented sequence is scoped to the source alone, and ordered as text.
 type encoder struct {
 	buffer   []byte
 	extra    []string // names of headers that the last message alone has
@@ -64,16 +65,17 @@ func newEncoder() *encoder {
 	e := &encoder{subjects: make(map[string]string)}
 	e.values[slotContentType] = "application/json"
 	e.values[slotSpecVersion] = "1.0"
-	e.msg.Header = make(nats.Header, 24)
+	e.msg.Header = make(nats.Header, 25)
 	for name, place := range map[string]slot{
 		"ce-id":              slotEventID,
 		"ce-partitionkey":    slotKey,
-		"ce-sequence":        slotKeySeq,
+		"ce-keysequence":     slotKeySeq,
 		"ce-source":          slotSource,
 		"ce-specversion":     slotSpecVersion,
 		"ce-subject":         slotKey,
 		"ce-time":            slotTime,
 		"ce-type":            slotType,
+		"ce-datacontenttype": slotContentType,
 		"content-type":       slotContentType,
 		headerExpectedStream: slotStream, // refused if another stream has taken the subject
 		headerMessageID:      slotEventID,

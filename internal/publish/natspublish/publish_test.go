@@ -36,9 +36,10 @@ func TestPublisher_Publish(t *testing.T) {
 		want := map[string]string{
 			"Nats-Expected-Stream": "TRUEGREEN_WALLET",
 			"Nats-Msg-Id":          sent.EventID.String(),
+			"ce-datacontenttype":   "application/json",
 			"ce-id":                sent.EventID.String(),
 			"ce-partitionkey":      "p-1/KRW",
-			"ce-sequence":          "7",
+			"ce-keysequence":       "7",
 			"ce-source":            "/truegreen/wallet",
 			"ce-specversion":       "1.0",
 			"ce-subject":           "p-1/KRW",
@@ -74,7 +75,7 @@ func TestPublisher_Publish(t *testing.T) {
 		for _, message := range bundle.messages(ctx, t) {
 			key := message.Headers().Get("ce-subject")
 			lastSeq[key]++
-			require.Equal(t, fmt.Sprint(lastSeq[key]), message.Headers().Get("ce-sequence"))
+			require.Equal(t, fmt.Sprint(lastSeq[key]), message.Headers().Get("ce-keysequence"))
 		}
 		require.Len(t, lastSeq, 20)
 	})

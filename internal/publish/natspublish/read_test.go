@@ -217,18 +217,20 @@ func TestPublisher_ReadStream(t *testing.T) {
 		bundle := setup(ctx, t)
 		for _, header := range []nats.Header{
 			nil,
-			{"ce-id": {"a"}, "ce-partitionkey": {"k"}, "ce-sequence": {"1x"}, "ce-source": {"s"}, "ce-type": {"t"}, "Nats-Msg-Id": {"b"}},
-			{"ce-id": {"c", "d"}, "ce-partitionkey": {"k"}, "ce-sequence": {"2"}, "ce-source": {"s"}, "ce-type": {""}, "Nats-Msg-Id": {"c"}},
+			{"ce-id": {"a"}, "ce-partitionkey": {"k"}, "ce-keysequence": {"1x"}, "ce-source": {"s"}, "ce-type": {"t"}, "Nats-Msg-Id": {"b"}},
+			{"ce-id": {"e"}, "ce-partitionkey": {"k"}, "ce-sequence": {"3"}, "ce-source": {"s"}, "ce-type": {"t"}, "Nats-Msg-Id": {"e"}}, // of an earlier version
+			{"ce-id": {"c", "d"}, "ce-partitionkey": {"k"}, "ce-keysequence": {"2"}, "ce-source": {"s"}, "ce-type": {""}, "Nats-Msg-Id": {"c"}},
 		} {
 			_, err := bundle.js.PublishMsg(ctx, &nats.Msg{Data: []byte("four"), Header: header, Subject: "truegreen.wallet.foreign"})
 			require.NoError(t, err)
 		}
 		stored, _, _, err := readAll(ctx, bundle.publisher)
 		require.NoError(t, err)
-		require.Len(t, stored, 3)
+		require.Len(t, stored, 4)
 		for i, want := range []natspublish.StoredMessage{
-			{Problem: "no ce-id; no ce-partitionkey; no ce-source; no ce-type; no ce-sequence; no Nats-Msg-Id"},
-			{EventID: "a", Key: "k", Problem: `ce-sequence is no number: "1x"; Nats-Msg-Id is not ce-id: "b"`, Source: "s", Type: "t"},
+			{Problem: "no ce-id; no ce-partitionkey; no ce-source; no ce-type; no ce-keysequence; no Nats-Msg-Id"},
+			{EventID: "a", Key: "k", Problem: `ce-keysequence is no number: "1x"; Nats-Msg-Id is not ce-id: "b"`, Source: "s", Type: "t"},
+			{EventID: "e", Key: "k", KeySeq: 3, Source: "s", Type: "t"},
 			{EventID: "c", Key: "k", KeySeq: 2, Problem: "ce-id more than once; no ce-type", Source: "s"},
 		} {
 			want.Bytes, want.Sequence, want.Subject = 4, uint64(i+1), "truegreen.wallet.foreign"

@@ -17,7 +17,7 @@ type StoredMessage struct {
 	EventID  string // ce-id
 	Header   map[string][]string
 	Key      string // ce-partitionkey
-	KeySeq   int64  // ce-sequence
+	KeySeq   int64  // ce-keysequence; ce-sequence in messages of earlier versions
 	Problem  string // what is missing or not as published; empty if nothing
 	Sequence uint64 // in the stream
 	Source   string // ce-source
@@ -25,6 +25,9 @@ type StoredMessage struct {
 	Subject  string
 	Type     string // ce-type
 }
+
+// earlierKeySeq is the header that held an event's key_seq before it was ce-keysequence.
+const earlierKeySeq = "ce-sequence"
 
 // headerBodySize is put there by the broker where it leaves the body out.
 const headerBodySize = "Nats-Msg-Size"
@@ -57,10 +60,14 @@ func storedMessage(msg *nats.Msg, sequence uint64, storedAt time.Time) StoredMes
 	stored.Key = read("ce-partitionkey")
 	stored.Source = read("ce-source")
 	stored.Type = read("ce-type")
-	if text := read("ce-sequence"); text != "" {
+	nameOfSeq := "ce-keysequence"
+	if len(msg.Header[nameOfSeq]) == 0 && len(msg.Header[earlierKeySeq]) > 0 {
+		nameOfSeq = earlierKeySeq
+	}
+	if text := read(nameOfSeq); text != "" {
 		sequence, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			problems = append(problems, "ce-sequence is no number: "+strconv.Quote(text))
+			problems = append(problems, nameOfSeq+" is no number: "+strconv.Quote(text))
 		} else {
 			stored.KeySeq = sequence
 		}
