@@ -70,8 +70,9 @@ func provision(ctx context.Context, pool *pgxpool.Pool, publisher *natspublish.P
 }
 
 // checkBroker refuses a broker that is there and wrong. One that is not there may
-// come back: that is told, and readiness shows what it does to the loops.
-func checkBroker(ctx context.Context, logger *slog.Logger, publisher *natspublish.Publisher, config *appconfig.Config, streams []outbox.Stream) error {
+// come back: that is told, and readiness shows what it does to the loops. Streams that are
+// right are logged at level, or as a warning above debug where a power cut can lose events.
+func checkBroker(ctx context.Context, logger *slog.Logger, publisher *natspublish.Publisher, config *appconfig.Config, streams []outbox.Stream, level slog.Level) error {
 	var wrong []error
 	for _, stream := range streams {
 		lookCtx, cancel := context.WithTimeout(ctx, brokerTimeout)
@@ -87,11 +88,11 @@ func checkBroker(ctx context.Context, logger *slog.Logger, publisher *natspublis
 		case err != nil:
 			wrong = append(wrong, err)
 		default:
-			level := slog.LevelInfo
-			if report.IsAtRisk {
-				level = slog.LevelWarn
+			told := level
+			if report.IsAtRisk && level >= slog.LevelInfo {
+				told = slog.LevelWarn
 			}
-			logger.LogAttrs(ctx, level, "broker stream checked",
+			logger.LogAttrs(ctx, told, "broker stream checked",
 				slog.String("stream", natspublish.StreamName(stream.Name)), slog.String("durability", report.String()))
 		}
 	}

@@ -26,6 +26,20 @@ const envFile = "env"
 // another database was named, a broker in process, sample activity, and a
 // worker of all loops.
 func (actions *actions) Dev(ctx context.Context, options cli.DevOptions) error {
+	actions.say("starting a development stack; its data are kept in %s", options.DataDir)
+	if err := actions.dev(ctx, options); err != nil {
+		return err
+	}
+	actions.say("stopped; data kept in %s: the next start goes on with it, and --fresh starts over", options.DataDir)
+	return nil
+}
+
+// say tells whoever watches a development stack.
+func (actions *actions) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(actions.host.Streams.Out, format+"\n", args...)
+}
+
+func (actions *actions) dev(ctx context.Context, options cli.DevOptions) error {
 	started := time.Now()
 	if options.Fresh {
 		if err := devstack.RemoveData(options.DataDir, envFile, sampleFile); err != nil {
@@ -36,9 +50,7 @@ func (actions *actions) Dev(ctx context.Context, options cli.DevOptions) error {
 	if err != nil {
 		return fmt.Errorf("prepare data folder: %w", err)
 	}
-	say := func(format string, args ...any) {
-		_, _ = fmt.Fprintf(actions.host.Streams.Out, format+"\n", args...)
-	}
+	say := actions.say
 	notice := func(text string) { say("note: %s", text) }
 
 	databaseURL := actions.config.DatabaseURL.Reveal()

@@ -1,11 +1,14 @@
 package app_test
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"truegreen/internal/activity"
 	"truegreen/internal/app"
 	"truegreen/internal/childproc"
 )
@@ -24,5 +27,22 @@ func TestWriteEnv(t *testing.T) {
 		output, err := command.CombinedOutput()
 		require.NoError(t, err, "%s", output)
 		require.Equal(t, value+"|2", string(output))
+	})
+}
+
+func TestTellProgress(t *testing.T) {
+	t.Parallel()
+
+	t.Run("SaysEveryFewSecondsHowManyLinesThereAre", func(t *testing.T) {
+		t.Parallel()
+
+		now := time.Date(2026, 11, 9, 2, 0, 0, 0, time.UTC)
+		var said []string
+		tell := app.TellProgress(func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }, func() time.Time { return now })
+		for i := range 7 {
+			now = now.Add(2 * time.Second)
+			tell(activity.ImportProgress{NumLines: int64(5000 * (i + 1))})
+		}
+		require.Equal(t, []string{"imported 15000 lines so far, in 6s", "imported 30000 lines so far, in 12s"}, said)
 	})
 }

@@ -50,6 +50,7 @@ func (stack *devStack) run(ctx context.Context) error {
 		return runWorker(ctx, stack.actions.logger, &config, workerOptions{
 			brokerURL:   stack.brokerURL,
 			databaseURL: stack.databaseURL,
+			isDev:       true,
 			onListening: func(url string) { listening <- url },
 			version:     stack.actions.host.Version,
 		})

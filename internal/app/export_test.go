@@ -12,3 +12,6 @@ func NewBrokerSource(publisher *natspublish.Publisher) reconcile.Source {
 
 // WriteEnv stores variables for shells in a folder.
 var WriteEnv = writeEnv
+
+// TellProgress says how far an import is.
+var TellProgress = tellProgress

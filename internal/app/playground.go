@@ -111,7 +111,7 @@ func (playground *playground) fill(ctx context.Context, pool *pgxpool.Pool) (tim
 	}
 
 	say := playground.stack.say
-	say("importing sample activity: a few thousand players, two closed weeks")
+	say("importing sample activity: about 300,000 lines of a few thousand players, two closed weeks; a minute or two")
 	started := time.Now()
 	reader, writer := io.Pipe()
 	defer func() { _ = reader.Close() }()
@@ -119,13 +119,29 @@ func (playground *playground) fill(ctx context.Context, pool *pgxpool.Pool) (tim
 		_, err := sample.Write(ctx, writer, sample.Config{End: state.End})
 		_ = writer.CloseWithError(err)
 	}()
-	result, err := playground.activity.Import(ctx, pool, "sample activity", reader, activity.ImportOptions{})
+	result, err := playground.activity.Import(ctx, pool, "sample activity", reader, activity.ImportOptions{Progress: tellProgress(say, time.Now)})
 	if err != nil {
 		return time.Time{}, err
 	}
 	say("imported %d lines of sample activity in %s; live traffic goes on", result.NumLines, time.Since(started).Round(100*time.Millisecond))
 	state.Imported = true
 	return state.End, writeSampleState(path, state)
+}
+
+// progressInterval is how often an import that takes long says how far it is.
+const progressInterval = 5 * time.Second
+
+// tellProgress says now and then how many lines are imported.
+func tellProgress(say func(format string, args ...any), now func() time.Time) func(activity.ImportProgress) {
+	started := now()
+	told := started
+	return func(progress activity.ImportProgress) {
+		if now().Sub(told) < progressInterval {
+			return
+		}
+		told = now()
+		say("imported %d lines so far, in %s", progress.NumLines, told.Sub(started).Round(time.Second))
+	}
 }
 
 // live plays until ctx is done. What cannot be applied is tried again: the

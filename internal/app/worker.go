@@ -46,6 +46,7 @@ const (
 type workerOptions struct {
 	brokerURL   string
 	databaseURL string
+	isDev       bool             // nobody's events depend on it
 	onListening func(url string) // may be nil
 	version     string
 }
@@ -114,7 +115,11 @@ func (worker *worker) assemble(ctx context.Context) error {
 	if worker.publisher, err = connectBroker(worker.logger, worker.config, worker.options.brokerURL); err != nil {
 		return err
 	}
-	if err := checkBroker(ctx, worker.logger, worker.publisher, worker.config, streams); err != nil {
+	level := slog.LevelInfo
+	if worker.options.isDev {
+		level = slog.LevelDebug // what a power cut would do to a newcomer's sample is no news
+	}
+	if err := checkBroker(ctx, worker.logger, worker.publisher, worker.config, streams, level); err != nil {
 		return err
 	}
 	return worker.wire(ctx, streams)

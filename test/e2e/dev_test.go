@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,6 +66,11 @@ func TestDev(t *testing.T) {
 		dev.stop(t, syscall.SIGINT)
 		require.Equal(t, 0, dev.command.ProcessState.ExitCode())
 		require.Eventually(t, func() bool { return !isRunning(pid) }, patience, poll)
+
+		said := dev.logs.String()
+		require.Regexp(t, `^starting a development stack; its data are kept in `, said)
+		require.Regexp(t, `\nstopped; data kept in `+regexp.QuoteMeta(dir)+`: [^\n]+\n$`, said)
+		require.NotContains(t, said, "power cut", "a newcomer is not warned of what is so by design")
 	})
 
 	t.Run("LeavesNothingBehindWhenItIsKilledAndStartsAgain", func(t *testing.T) {
