@@ -14,6 +14,9 @@ import (
 )
 
 const (
+	// statusReadTimeout bounds each reading that has no bound of its own.
+	statusReadTimeout = 5 * time.Second
+
 	// workerSilentAfter is when a process that was ready counts as gone.
 	workerSilentAfter = 30 * time.Second
 
@@ -31,29 +34,25 @@ func (actions *actions) Status(ctx context.Context) (cli.StatusReport, error) {
 	if err := checkSchema(ctx, pool); err != nil {
 		return cli.StatusReport{}, err
 	}
-	loops, err := freshness.ReadLoops(ctx, pool)
-	if err != nil {
-		return cli.StatusReport{}, err
-	}
-	streams, err := outbox.ReadStatus(ctx, pool)
-	if err != nil {
-		return cli.StatusReport{}, err
-	}
-	workers, err := freshness.ReadWorkers(ctx, pool)
-	if err != nil {
-		return cli.StatusReport{}, err
-	}
+	// What cannot be read is a reason of its own, and hides nothing else.
+	var read standing
+	read.loops, read.loopsErr = freshness.ReadLoops(ctx, pool)
+	streamsCtx, cancel := context.WithTimeout(ctx, statusReadTimeout)
+	read.streams, read.streamsErr = outbox.ReadStatus(streamsCtx, pool)
+	cancel()
+	workersCtx, cancel := context.WithTimeout(ctx, statusReadTimeout)
+	read.workers, read.workersErr = freshness.ReadWorkers(workersCtx, pool)
+	cancel()
 	service, err := newSettlement(pool, actions.logger, actions.config)
 	if err != nil {
 		return cli.StatusReport{}, err
 	}
-	accepted, err := service.Accepted(ctx)
-	if err != nil {
-		return cli.StatusReport{}, err
-	}
-	// What the watchdog could not look at is a reason of its own, and hides no other.
-	alarms, unread := settlement.NewWatchdog(service, actions.logger, settlement.WatchdogConfig{}).Look(ctx)
-	report := statusReport(standing{alarms: alarms, loops: loops, streams: streams, unread: unread, workers: workers})
+	acceptedCtx, cancel := context.WithTimeout(ctx, statusReadTimeout)
+	accepted, err := service.Accepted(acceptedCtx)
+	cancel()
+	read.acceptedErr = err
+	read.alarms, read.unread = settlement.NewWatchdog(service, actions.logger, settlement.WatchdogConfig{}).Look(ctx)
+	report := statusReport(read)
 	for _, one := range accepted {
 		report.Accepted = append(report.Accepted, settlementAcceptance(one))
 	}
@@ -62,11 +61,15 @@ func (actions *actions) Status(ctx context.Context) (cli.StatusReport, error) {
 
 // standing is what the database says of how everything stands.
 type standing struct {
-	alarms  settlement.AlarmReport
-	loops   []freshness.LoopStatus
-	streams []outbox.StreamStatus
-	unread  error // what of the alarms could not be read
-	workers []freshness.WorkerStatus
+	acceptedErr error // why what was accepted could not be read
+	alarms      settlement.AlarmReport
+	loops       []freshness.LoopStatus
+	loopsErr    error // why the loops could not be read
+	streams     []outbox.StreamStatus
+	streamsErr  error // why the streams could not be read
+	unread      error // what of the alarms could not be read
+	workers     []freshness.WorkerStatus
+	workersErr  error // why the processes could not be read
 }
 
 // statusReporter gathers a report and its reasons.
@@ -82,15 +85,29 @@ func (report *statusReporter) raise(level cli.Level, format string, args ...any)
 // statusReport turns what was read into what is shown.
 func statusReport(read standing) cli.StatusReport {
 	report := &statusReporter{cli.StatusReport{Level: cli.LevelGood}}
-	report.addLoops(read.loops, read.alarms.Alarms)
+	if read.loopsErr != nil {
+		report.raise(cli.LevelBad, "loops not read: %v", read.loopsErr)
+	} else {
+		report.addLoops(read.loops, read.alarms.Alarms)
+	}
 	report.addAlarms(read.alarms, read.unread)
+	if read.acceptedErr != nil {
+		report.raise(cli.LevelDegraded, "accepted shortfalls not read: %v", read.acceptedErr)
+	}
+	if read.streamsErr != nil {
+		report.raise(cli.LevelBad, "outbox streams not read: %v", read.streamsErr)
+	}
 	for _, stream := range read.streams {
 		report.Streams = append(report.Streams, cli.StreamStatus(stream))
 		if stream.Parked > 0 {
 			report.raise(cli.LevelDegraded, "%d events of stream %s are parked and need a person", stream.Parked, stream.Name)
 		}
 	}
-	report.addWorkers(read.workers)
+	if read.workersErr != nil {
+		report.raise(cli.LevelBad, "workers not read: %v", read.workersErr)
+	} else {
+		report.addWorkers(read.workers)
+	}
 	return report.StatusReport
 }
 
@@ -112,6 +129,10 @@ func (report *statusReporter) addLoops(loops []freshness.LoopStatus, alarms []se
 			Verdict:             string(loop.Verdict),
 		})
 		switch {
+		case loop.Verdict == freshness.VerdictUnknown && loop.Required:
+			report.raise(cli.LevelBad, "loop %s is unknown: %s", loop.Loop, deref(loop.LastError))
+		case loop.Verdict == freshness.VerdictUnknown:
+			report.raise(cli.LevelDegraded, "loop %s is unknown: %s", loop.Loop, deref(loop.LastError))
 		case loop.Verdict == freshness.VerdictFailing && loop.Required:
 			report.raise(cli.LevelBad, "loop %s is %s: %s", loop.Loop, loop.Verdict, deref(loop.LastError))
 		case loop.Verdict.Red() && loop.Required:

@@ -139,3 +139,30 @@ func TestActions_Status(t *testing.T) {
 		require.NotEmpty(t, report.Loops)
 	})
 }
+
+// TestActions_Status_LockedTable locks a table of the outbox, and still gets to see all
+// that does not need it.
+func TestActions_Status_LockedTable(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	bundle := setup(ctx, t)
+	bundle.healthy(ctx, t)
+	tx, err := bundle.db.Pool.Begin(ctx)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	_, err = tx.Exec(ctx, `LOCK TABLE outbox_delivery IN ACCESS EXCLUSIVE MODE`)
+	require.NoError(t, err)
+
+	code, report := bundle.status(ctx, t)
+	require.Equal(t, 2, code)
+	verdicts := make(map[string]string)
+	for _, loop := range report.Loops {
+		verdicts[loop.Name] = loop.Verdict
+	}
+	require.Equal(t, "unknown", verdicts["outbox_wallet"])
+	require.Equal(t, "starting", verdicts["settlement_tick"])
+	require.Len(t, report.Workers, 1)
+	reasons := strings.Join(report.Reasons, "\n")
+	require.Contains(t, reasons, "loop outbox_wallet is unknown: ")
+	require.Contains(t, reasons, "outbox streams not read: ")
+}

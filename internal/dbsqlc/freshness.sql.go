@@ -10,51 +10,175 @@ import (
 	"time"
 )
 
-const workerFreshnessList = `-- name: WorkerFreshnessList :many
-SELECT freshness.loop, freshness.queue, freshness.kind, freshness.readiness, freshness.last_success_at, freshness.success_age, freshness.last_completed_job_at, freshness.late_after, freshness.red_after, freshness.oldest_due_age, freshness.consecutive_failures, freshness.last_error, freshness.paused, freshness.verdict, freshness.age, freshness.baseline_at, freshness.budget, freshness.item_red_after, freshness.last_failure_at, freshness.last_items_at, freshness.num_failing, freshness.num_parked, freshness.paused_at, freshness.paused_by, freshness.pause_reason, freshness.running_since, freshness.sort_order, freshness.stuck_part, freshness.num_failed, freshness.scheduled
-FROM loop_contract
-LEFT JOIN worker_freshness AS freshness ON freshness.loop = loop_contract.loop
-ORDER BY loop_contract.sort_order, loop_contract.loop
+const evidenceTimeout = `-- name: EvidenceTimeout :one
+SELECT
+    current_setting('statement_timeout')::text AS before,
+    set_config('statement_timeout', $1::text, true)::text AS after
 `
 
+type EvidenceTimeoutParams struct {
+	StatementTimeout string
+}
+
+type EvidenceTimeoutRow struct {
+	Before string
+	After  string
+}
+
+// EvidenceTimeout bounds the statements that follow in this transaction, and returns the
+// bound that they had.
+func (q *Queries) EvidenceTimeout(ctx context.Context, db DBTX, arg *EvidenceTimeoutParams) (*EvidenceTimeoutRow, error) {
+	row := db.QueryRow(ctx, evidenceTimeout, arg.StatementTimeout)
+	var i EvidenceTimeoutRow
+	err := row.Scan(&i.Before, &i.After)
+	return &i, err
+}
+
+const loopServiceList = `-- name: LoopServiceList :many
+SELECT
+    contract.loop,
+    contract.gates_readiness,
+    contract.job_kind,
+    contract.late_after,
+    (contract.paused_at IS NOT NULL)::boolean AS paused,
+    contract.queue,
+    contract.red_after,
+    loop_service(contract.loop)::text AS service
+FROM loop_contract AS contract
+ORDER BY contract.sort_order, contract.loop
+`
+
+type LoopServiceListRow struct {
+	Loop           string
+	GatesReadiness bool
+	JobKind        string
+	LateAfter      time.Duration
+	Paused         bool
+	Queue          string
+	RedAfter       time.Duration
+	Service        string
+}
+
+// LoopServiceList returns every loop that is registered, in the order in which they are
+// shown, with the service whose tables say what the loop has left to do.
+func (q *Queries) LoopServiceList(ctx context.Context, db DBTX) ([]*LoopServiceListRow, error) {
+	rows, err := db.Query(ctx, loopServiceList)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*LoopServiceListRow
+	for rows.Next() {
+		var i LoopServiceListRow
+		if err := rows.Scan(
+			&i.Loop,
+			&i.GatesReadiness,
+			&i.JobKind,
+			&i.LateAfter,
+			&i.Paused,
+			&i.Queue,
+			&i.RedAfter,
+			&i.Service,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const workerFreshnessList = `-- name: WorkerFreshnessList :many
+SELECT
+    freshness.age,
+    freshness.baseline_at,
+    freshness.budget,
+    freshness.consecutive_failures,
+    freshness.item_red_after,
+    freshness.kind,
+    -- Not the view's column, which is computed for every loop. The zero time: not asked.
+    coalesce((
+        SELECT max(job.attempted_at)
+        FROM river_job AS job
+        WHERE freshness.verdict = 'silent_noop'
+            AND job.kind = freshness.kind
+            AND job.state = 'completed'
+            AND (job.metadata #> '{output,neutral}') IS NULL
+    ), '0001-01-01 00:00:00+00')::timestamptz AS last_completed_job_at,
+    freshness.last_error,
+    freshness.last_failure_at,
+    freshness.last_items_at,
+    freshness.last_success_at,
+    freshness.late_after,
+    freshness.loop,
+    freshness.num_failed,
+    freshness.num_failing,
+    freshness.num_parked,
+    freshness.oldest_due_age,
+    freshness.pause_reason,
+    freshness.paused,
+    freshness.paused_at,
+    freshness.paused_by,
+    freshness.queue,
+    freshness.readiness,
+    freshness.red_after,
+    freshness.running_since,
+    freshness.scheduled,
+    freshness.stuck_part,
+    freshness.success_age,
+    freshness.verdict
+FROM loop_contract
+LEFT JOIN worker_freshness AS freshness
+    ON freshness.loop = loop_contract.loop
+    -- Again, so that the view opens the tables of these alone.
+    AND freshness.loop = ANY ($1::text[])
+WHERE loop_contract.loop = ANY ($1::text[])
+`
+
+type WorkerFreshnessListParams struct {
+	Loops []string
+}
+
 type WorkerFreshnessListRow struct {
-	Loop                *string
-	Queue               *string
-	Kind                *string
-	Readiness           *string
-	LastSuccessAt       *time.Time
-	SuccessAge          *time.Duration
-	LastCompletedJobAt  *time.Time
-	LateAfter           *time.Duration
-	RedAfter            *time.Duration
-	OldestDueAge        *time.Duration
-	ConsecutiveFailures *int32
-	LastError           *string
-	Paused              *bool
-	Verdict             *string
 	Age                 *time.Duration
 	BaselineAt          *time.Time
 	Budget              *time.Duration
+	ConsecutiveFailures *int32
 	ItemRedAfter        *time.Duration
+	Kind                *string
+	LastCompletedJobAt  time.Time
+	LastError           *string
 	LastFailureAt       *time.Time
 	LastItemsAt         *time.Time
+	LastSuccessAt       *time.Time
+	LateAfter           *time.Duration
+	Loop                *string
+	NumFailed           *int32
 	NumFailing          *int32
 	NumParked           *int32
+	OldestDueAge        *time.Duration
+	PauseReason         *string
+	Paused              *bool
 	PausedAt            *time.Time
 	PausedBy            *string
-	PauseReason         *string
+	Queue               *string
+	Readiness           *string
+	RedAfter            *time.Duration
 	RunningSince        *time.Time
-	SortOrder           *int32
-	StuckPart           *string
-	NumFailed           *int32
 	Scheduled           *bool
+	StuckPart           *string
+	SuccessAge          *time.Duration
+	Verdict             *string
 }
 
-// WorkerFreshnessList returns every loop with its verdict, in the order in which
-// they are shown.
+// WorkerFreshnessList returns those of the loops given that are registered, with their
+// verdicts. It reads no table of a service that none of them belongs to, and does not
+// search for completed jobs of a loop whose last proof is young.
 // The outer join changes no row: it tells sqlc that the view's columns may be NULL.
-func (q *Queries) WorkerFreshnessList(ctx context.Context, db DBTX) ([]*WorkerFreshnessListRow, error) {
-	rows, err := db.Query(ctx, workerFreshnessList)
+func (q *Queries) WorkerFreshnessList(ctx context.Context, db DBTX, arg *WorkerFreshnessListParams) ([]*WorkerFreshnessListRow, error) {
+	rows, err := db.Query(ctx, workerFreshnessList, arg.Loops)
 	if err != nil {
 		return nil, err
 	}
@@ -63,36 +187,35 @@ func (q *Queries) WorkerFreshnessList(ctx context.Context, db DBTX) ([]*WorkerFr
 	for rows.Next() {
 		var i WorkerFreshnessListRow
 		if err := rows.Scan(
-			&i.Loop,
-			&i.Queue,
-			&i.Kind,
-			&i.Readiness,
-			&i.LastSuccessAt,
-			&i.SuccessAge,
-			&i.LastCompletedJobAt,
-			&i.LateAfter,
-			&i.RedAfter,
-			&i.OldestDueAge,
-			&i.ConsecutiveFailures,
-			&i.LastError,
-			&i.Paused,
-			&i.Verdict,
 			&i.Age,
 			&i.BaselineAt,
 			&i.Budget,
+			&i.ConsecutiveFailures,
 			&i.ItemRedAfter,
+			&i.Kind,
+			&i.LastCompletedJobAt,
+			&i.LastError,
 			&i.LastFailureAt,
 			&i.LastItemsAt,
+			&i.LastSuccessAt,
+			&i.LateAfter,
+			&i.Loop,
+			&i.NumFailed,
 			&i.NumFailing,
 			&i.NumParked,
+			&i.OldestDueAge,
+			&i.PauseReason,
+			&i.Paused,
 			&i.PausedAt,
 			&i.PausedBy,
-			&i.PauseReason,
+			&i.Queue,
+			&i.Readiness,
+			&i.RedAfter,
 			&i.RunningSince,
-			&i.SortOrder,
-			&i.StuckPart,
-			&i.NumFailed,
 			&i.Scheduled,
+			&i.StuckPart,
+			&i.SuccessAge,
+			&i.Verdict,
 		); err != nil {
 			return nil, err
 		}

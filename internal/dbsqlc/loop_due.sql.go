@@ -9,22 +9,23 @@ import (
 	"context"
 )
 
-const loopHasDue = `-- name: LoopHasDue :one
+const outboxLoopHasDue = `-- name: OutboxLoopHasDue :one
 SELECT EXISTS (
     SELECT
-    FROM loop_due
-    WHERE loop_due.loop = $1
-        AND loop_due.oldest_due_at IS NOT NULL
+    FROM outbox_due AS due
+    WHERE due.loop = $1
+        AND due.oldest_due_at IS NOT NULL
 ) AS has_due
 `
 
-type LoopHasDueParams struct {
+type OutboxLoopHasDueParams struct {
 	Loop string
 }
 
-// LoopHasDue says whether anything of a loop is due, in any of its parts.
-func (q *Queries) LoopHasDue(ctx context.Context, db DBTX, arg *LoopHasDueParams) (bool, error) {
-	row := db.QueryRow(ctx, loopHasDue, arg.Loop)
+// OutboxLoopHasDue says whether anything of a stream's loop is due, in any of its
+// shards.
+func (q *Queries) OutboxLoopHasDue(ctx context.Context, db DBTX, arg *OutboxLoopHasDueParams) (bool, error) {
+	row := db.QueryRow(ctx, outboxLoopHasDue, arg.Loop)
 	var has_due bool
 	err := row.Scan(&has_due)
 	return has_due, err

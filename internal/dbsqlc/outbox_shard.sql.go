@@ -119,17 +119,16 @@ func (q *Queries) OutboxShardExtend(ctx context.Context, db DBTX, arg *OutboxSha
 const outboxShardHasDue = `-- name: OutboxShardHasDue :one
 SELECT EXISTS (
     SELECT
-    FROM outbox_open AS undelivered
-    WHERE undelivered.stream = $1
-        AND undelivered.shard = $2
-        AND undelivered.parked_at IS NULL
-        AND undelivered.state = 'pending'
+    FROM outbox_due AS due
+    WHERE due.stream = $1
+        AND due.shard = $2
+        AND due.due_at IS NOT NULL
 ) AS has_due
 `
 
 type OutboxShardHasDueParams struct {
 	Stream string
-	Shard  int32
+	Shard  interface{}
 }
 
 // OutboxShardHasDue says whether a claim would find something.

@@ -11,12 +11,66 @@ import (
 	"time"
 )
 
+const outboxCursorNote = `-- name: OutboxCursorNote :execrows
+INSERT INTO outbox_cursor (
+    stream, shard, fresh_also, fresh_from, noted_at, num_published, server_started_at, waiting_also, waiting_from
+)
+SELECT
+    shard.stream,
+    shard.shard,
+    fresh.also,
+    fresh.from_xact,
+    clock_timestamp(),
+    shard.num_published,
+    pg_postmaster_start_time(),
+    waiting.also,
+    waiting.from_xact
+FROM outbox_shard AS shard
+LEFT JOIN outbox_cursor AS before ON before.stream = shard.stream AND before.shard = shard.shard
+CROSS JOIN LATERAL outbox_cursor_next(shard.stream, shard.shard, true) AS fresh
+CROSS JOIN LATERAL outbox_cursor_next(shard.stream, shard.shard, false) AS waiting
+WHERE before.stream IS NULL
+    OR before.server_started_at <> pg_postmaster_start_time()
+    OR before.num_published + $1::bigint <= shard.num_published
+    OR before.noted_at NOT BETWEEN clock_timestamp() - $2::interval AND clock_timestamp()
+ON CONFLICT (stream, shard) DO UPDATE
+SET
+    fresh_also = excluded.fresh_also,
+    fresh_from = excluded.fresh_from,
+    noted_at = excluded.noted_at,
+    num_published = excluded.num_published,
+    server_started_at = excluded.server_started_at,
+    waiting_also = excluded.waiting_also,
+    waiting_from = excluded.waiting_from
+`
+
+type OutboxCursorNoteParams struct {
+	MinPublished int64
+	MaxAge       time.Duration
+}
+
+// OutboxCursorNote notes where the searches for undelivered events begin, for each shard
+// that delivered min_published events since it was noted, was noted longer than max_age
+// ago, or not since the server started.
+func (q *Queries) OutboxCursorNote(ctx context.Context, db DBTX, arg *OutboxCursorNoteParams) (int64, error) {
+	result, err := db.Exec(ctx, outboxCursorNote, arg.MinPublished, arg.MaxAge)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const outboxSweep = `-- name: OutboxSweep :many
-WITH shard AS MATERIALIZED (
+WITH due AS MATERIALIZED (
+    SELECT
+        stream,
+        shard,
+        due_at
+    FROM outbox_due
+), shard AS MATERIALIZED (
     SELECT
         stream.stream,
         stream.job_kind,
-        stream.park_policy,
         stream.queue,
         shard.shard,
         coalesce(shard.backoff_until > clock_timestamp(), false) AS is_resting,
@@ -44,34 +98,8 @@ WITH shard AS MATERIALIZED (
     JOIN outbox_stream AS stream ON stream.stream = shard.stream
 ), candidate AS (
     SELECT
-        shard.stream, shard.job_kind, shard.park_policy, shard.queue, shard.shard, shard.is_resting, shard.has_runnable_job,
-        -- Not looked for where the answer changes nothing: behind a snapshot that is
-        -- held for long, it may have to pass by all that was delivered since.
-        CASE WHEN shard.has_runnable_job THEN true ELSE EXISTS (
-            SELECT
-            FROM outbox_delivery AS delivery
-            WHERE delivery.stream = shard.stream
-                AND delivery.shard = shard.shard
-                AND delivery.published_at IS NULL
-                AND delivery.parked_at IS NULL
-                AND delivery.discarded_at IS NULL
-                AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
-                AND NOT EXISTS (
-                    SELECT
-                    FROM outbox_delivery AS held
-                    WHERE held.stream = delivery.stream
-                        AND held.shard = delivery.shard
-                        AND held.key = delivery.key
-                        AND held.place < delivery.place
-                        AND held.published_at IS NULL
-                        AND held.discarded_at IS NULL
-                        AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
-                        AND (
-                            (held.parked_at IS NOT NULL AND shard.park_policy = 'block')
-                            OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
-                        )
-                )
-        ) END AS has_due,
+        shard.stream, shard.job_kind, shard.queue, shard.shard, shard.is_resting, shard.has_runnable_job,
+        due.due_at IS NOT NULL AS has_due,
         shard.shard = 0 AND NOT EXISTS (
             SELECT
             FROM loop_progress AS progress
@@ -79,9 +107,10 @@ WITH shard AS MATERIALIZED (
                 AND progress.last_success_at > clock_timestamp() - $1::interval
         ) AS wants_proof
     FROM shard
+    JOIN due ON due.stream = shard.stream AND due.shard = shard.shard
 ), judged AS (
     SELECT
-        candidate.stream, candidate.job_kind, candidate.park_policy, candidate.queue, candidate.shard, candidate.is_resting, candidate.has_runnable_job, candidate.has_due, candidate.wants_proof,
+        candidate.stream, candidate.job_kind, candidate.queue, candidate.shard, candidate.is_resting, candidate.has_runnable_job, candidate.has_due, candidate.wants_proof,
         bool_or(candidate.has_due) OVER (PARTITION BY candidate.queue) AS stream_has_due
     FROM candidate
 ), inserted AS (

@@ -181,7 +181,8 @@ func (state State) turnReady(evidence Evidence, limits Limits, reasons []Reason)
 func (state State) oweSuccess(evidence Evidence, reasons []Reason) {
 	for _, reason := range reasons {
 		for _, loop := range evidence.Loops {
-			if reason.Loop != "" && loop.Loop == reason.Loop {
+			// Of a loop that could not be read it is not known that it was red.
+			if reason.Loop != "" && loop.Loop == reason.Loop && loop.Verdict != VerdictUnknown {
 				state.owedBy[loop.Loop] = value(loop.LastSuccessAt)
 			}
 		}

@@ -117,8 +117,11 @@ func TestMonitor_Live(t *testing.T) {
 				config.FetchPoll, config.Tick = poll, tick
 			})
 			bundle.rows.job(loop, "available", 0, 0, `{}`)
-			bundle.process.RiverStarted()
+			fetchCtx, stopFetching := context.WithCancel(ctx)
+			defer stopFetching()
+			fetching(fetchCtx, bundle)
 			bundle.ready(t)
+			stopFetching()
 			unblock := block(ctx, t, bundle)
 
 			wedged := freshness.LimitsOf(tick, poll).FetchWedged

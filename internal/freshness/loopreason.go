@@ -9,6 +9,9 @@ import (
 func (loop LoopStatus) reason() Reason {
 	var reason Reason
 	switch loop.Verdict {
+	case VerdictUnknown:
+		return newReason(CodeSnapshotStale, "%s: could not be read, so nothing is known of it: %s", loop.Loop, value(loop.LastError)).
+			ofLoop(loop.Loop)
 	case VerdictSilentNoop:
 		reason = newReason(CodeSilentNoop, "%s: jobs complete, but no pass has proven anything for %s", loop.Loop, short(loop.Age)).
 			observed("last_completed_job_at", timeText(loop.LastCompletedJobAt)).

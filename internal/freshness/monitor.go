@@ -39,7 +39,8 @@ type Monitor struct {
 	probing   atomic.Bool
 	process   *Process
 	prober    *prober
-	resetAt   time.Time // when the pools were last reset
+	resetAt   time.Time            // when the pools were last reset
+	readAt    map[string]time.Time // when each loop was last read
 	runningAt atomic.Pointer[time.Time]
 	startedAt time.Time
 	state     State
@@ -66,6 +67,7 @@ func NewMonitor(process *Process, config MonitorConfig) (*Monitor, error) {
 		limits:    LimitsOf(config.Tick, config.FetchPoll),
 		process:   process,
 		prober:    newProber(config, process.QueueNames()),
+		readAt:    make(map[string]time.Time),
 		startedAt: time.Now(),
 	}, nil
 }
@@ -205,9 +207,29 @@ func (monitor *Monitor) learn(result probeResult) {
 	}
 	if result.loops != nil {
 		monitor.evidence.HasSnapshot = true
-		monitor.evidence.Loops, monitor.evidence.Own = result.loops, result.own
+		monitor.evidence.Loops, monitor.evidence.Own = monitor.remembered(result.loops, result.at), result.own
 		monitor.takenAt = result.at
 	}
+}
+
+// remembered keeps the last reading of each loop that could not be read this time, for as
+// long as a whole snapshot would be kept.
+func (monitor *Monitor) remembered(loops []LoopStatus, at time.Time) []LoopStatus {
+	before := monitor.evidence.Loops
+	for i, loop := range loops {
+		if loop.Verdict != VerdictUnknown {
+			monitor.readAt[loop.Loop] = at
+			continue
+		}
+		monitor.evidence.DB.Slow = true
+		monitor.evidence.DB.Error = value(loop.LastError)
+		monitor.config.Logger.Warn("loop not read", slog.String("loop", loop.Loop), slog.String("error", value(loop.LastError)))
+		known := slices.IndexFunc(before, func(old LoopStatus) bool { return old.Loop == loop.Loop })
+		if known >= 0 && at.Sub(monitor.readAt[loop.Loop]) <= monitor.limits.SnapshotStale {
+			loops[i] = before[known]
+		}
+	}
+	return loops
 }
 
 // judge completes the evidence of this tick and publishes what follows from it.

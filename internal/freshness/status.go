@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"truegreen/internal/dbsqlc"
+	"truegreen/internal/pgtx"
 )
 
 // Verdict is what worker_freshness says of a loop.
@@ -46,7 +49,7 @@ type LoopStatus struct {
 	ConsecutiveFailures int            // failed passes since the last success of any worker
 	ItemRedAfter        *time.Duration // nil: the loop has no items
 	Kind                string         // of its jobs
-	LastCompletedJobAt  *time.Time     // start of the newest completed job, neutral ones left out
+	LastCompletedJobAt  *time.Time     // start of the newest completed job, of a silent_noop; nil for others
 	LastError           *string        // of the newest failure, even if successes followed
 	LastFailureAt       *time.Time
 	LastItemsAt         *time.Time // the last success that moved something
@@ -73,46 +76,157 @@ type LoopStatus struct {
 
 // ReadLoops returns every registered loop with its verdict, in the order in which
 // they are shown.
-func ReadLoops(ctx context.Context, db dbsqlc.DBTX) ([]LoopStatus, error) {
-	rows, err := queries.WorkerFreshnessList(ctx, db)
+//
+// It reads service by service, and gives each at most half of the time that ctx leaves,
+// and never more than 3 s. The loops of a service that cannot be read are [VerdictUnknown],
+// with the cause as LastError; those of others are not affected. It returns an error
+// only if not even the list of loops could be read.
+func ReadLoops(ctx context.Context, db pgtx.Beginner) ([]LoopStatus, error) {
+	var listed []*dbsqlc.LoopServiceListRow
+	err := within(ctx, db, func(tx pgx.Tx) error {
+		var err error
+		listed, err = queries.LoopServiceList(ctx, tx)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("read freshness of loops: %w", err)
+		return nil, fmt.Errorf("read the list of loops: %w", err)
 	}
-	loops := make([]LoopStatus, len(rows))
-	for i, row := range rows {
-		loops[i] = LoopStatus{
-			Age:                 value(row.Age),
-			BaselineAt:          value(row.BaselineAt),
-			Budget:              value(row.Budget),
-			ConsecutiveFailures: int(value(row.ConsecutiveFailures)),
-			ItemRedAfter:        row.ItemRedAfter,
-			Kind:                value(row.Kind),
-			LastCompletedJobAt:  row.LastCompletedJobAt,
-			LastError:           row.LastError,
-			LastFailureAt:       row.LastFailureAt,
-			LastItemsAt:         row.LastItemsAt,
-			LastSuccessAt:       row.LastSuccessAt,
-			LateAfter:           value(row.LateAfter),
-			Loop:                value(row.Loop),
-			NumFailed:           int(value(row.NumFailed)),
-			NumFailing:          int(value(row.NumFailing)),
-			NumParked:           int(value(row.NumParked)),
-			OldestDueAge:        row.OldestDueAge,
-			PauseReason:         row.PauseReason,
-			Paused:              value(row.Paused),
-			PausedAt:            row.PausedAt,
-			PausedBy:            row.PausedBy,
-			Queue:               value(row.Queue),
-			RedAfter:            value(row.RedAfter),
-			Required:            value(row.Readiness) == "required",
-			RunningSince:        row.RunningSince,
-			Scheduled:           value(row.Scheduled),
-			StuckPart:           row.StuckPart,
-			SuccessAge:          row.SuccessAge,
-			Verdict:             Verdict(value(row.Verdict)),
+
+	found := make(map[string]LoopStatus, len(listed))
+	for _, service := range services {
+		var names []string
+		for _, row := range listed {
+			if row.Service == service {
+				names = append(names, row.Loop)
+			}
+		}
+		err := readService(ctx, db, names, found)
+		for _, row := range listed {
+			if _, ok := found[row.Loop]; !ok && row.Service == service {
+				found[row.Loop] = unknownLoop(row, service, err)
+			}
 		}
 	}
+	loops := make([]LoopStatus, len(listed))
+	for i, row := range listed {
+		loops[i] = found[row.Loop]
+	}
 	return loops, nil
+}
+
+// services are those whose tables say what loops have left to do, as the SQL function
+// loop_service names them. What is locked most easily comes last.
+var services = []string{"outbox", "none", "settlement"}
+
+// maxEvidenceLimit bounds one reading of one service.
+const maxEvidenceLimit = 3 * time.Second
+
+// evidenceLimit is the time for the next reading.
+func evidenceLimit(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return maxEvidenceLimit
+	}
+	return min(max(time.Until(deadline)/2, 10*time.Millisecond), maxEvidenceLimit)
+}
+
+// within runs work in a transaction whose statements the server cancels after
+// evidenceLimit. In a transaction that was open before, that bound ends with work.
+func within(ctx context.Context, db pgtx.Beginner, work func(tx pgx.Tx) error) error {
+	return pgtx.Do(ctx, db, func(tx pgx.Tx) error {
+		bound := &dbsqlc.EvidenceTimeoutParams{StatementTimeout: fmt.Sprint(evidenceLimit(ctx).Milliseconds())}
+		row, err := queries.EvidenceTimeout(ctx, tx, bound)
+		if err != nil {
+			return fmt.Errorf("set statement_timeout: %w", err)
+		}
+		if err := work(tx); err != nil {
+			return err
+		}
+		bound.StatementTimeout = row.Before
+		if _, err := queries.EvidenceTimeout(ctx, tx, bound); err != nil {
+			return fmt.Errorf("reset statement_timeout: %w", err)
+		}
+		return nil
+	})
+}
+
+func readService(ctx context.Context, db pgtx.Beginner, names []string, found map[string]LoopStatus) error {
+	if len(names) == 0 {
+		return nil
+	}
+	return within(ctx, db, func(tx pgx.Tx) error {
+		rows, err := queries.WorkerFreshnessList(ctx, tx, &dbsqlc.WorkerFreshnessListParams{Loops: names})
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			found[value(row.Loop)] = loopStatus(row)
+		}
+		return nil
+	})
+}
+
+// unknownLoop is what is known of a loop whose service could not be read.
+func unknownLoop(row *dbsqlc.LoopServiceListRow, service string, err error) LoopStatus {
+	cause := "worker_freshness has no row for it"
+	if err != nil {
+		cause = fmt.Sprintf("read %s: %v", serviceName(service), err)
+	}
+	return LoopStatus{
+		Kind:      row.JobKind,
+		LastError: &cause,
+		LateAfter: row.LateAfter,
+		Loop:      row.Loop,
+		Paused:    row.Paused,
+		Queue:     row.Queue,
+		RedAfter:  row.RedAfter,
+		Required:  row.GatesReadiness,
+		Verdict:   VerdictUnknown,
+	}
+}
+
+func serviceName(service string) string {
+	if service == "none" {
+		return "loops without items"
+	}
+	return "the " + service + "'s loops"
+}
+
+func loopStatus(row *dbsqlc.WorkerFreshnessListRow) LoopStatus {
+	status := LoopStatus{
+		Age:                 value(row.Age),
+		BaselineAt:          value(row.BaselineAt),
+		Budget:              value(row.Budget),
+		ConsecutiveFailures: int(value(row.ConsecutiveFailures)),
+		ItemRedAfter:        row.ItemRedAfter,
+		Kind:                value(row.Kind),
+		LastError:           row.LastError,
+		LastFailureAt:       row.LastFailureAt,
+		LastItemsAt:         row.LastItemsAt,
+		LastSuccessAt:       row.LastSuccessAt,
+		LateAfter:           value(row.LateAfter),
+		Loop:                value(row.Loop),
+		NumFailed:           int(value(row.NumFailed)),
+		NumFailing:          int(value(row.NumFailing)),
+		NumParked:           int(value(row.NumParked)),
+		OldestDueAge:        row.OldestDueAge,
+		PauseReason:         row.PauseReason,
+		Paused:              value(row.Paused),
+		PausedAt:            row.PausedAt,
+		PausedBy:            row.PausedBy,
+		Queue:               value(row.Queue),
+		RedAfter:            value(row.RedAfter),
+		Required:            value(row.Readiness) == "required",
+		RunningSince:        row.RunningSince,
+		Scheduled:           value(row.Scheduled),
+		StuckPart:           row.StuckPart,
+		SuccessAge:          row.SuccessAge,
+		Verdict:             Verdict(value(row.Verdict)),
+	}
+	if !row.LastCompletedJobAt.IsZero() {
+		status.LastCompletedJobAt = &row.LastCompletedJobAt
+	}
+	return status
 }
 
 // value is what pointer leads to, or zero.

@@ -69,7 +69,7 @@ func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress
 		progress.Kind, progress.Err, progress.OfItems = freshness.Failure, drain.failure(), true
 		return progress, nil
 	}
-	hasDue, err := queries.LoopHasDue(ctx, tx, &dbsqlc.LoopHasDueParams{Loop: progress.Loop})
+	hasDue, err := queries.OutboxLoopHasDue(ctx, tx, &dbsqlc.OutboxLoopHasDueParams{Loop: progress.Loop})
 	if err != nil {
 		return progress, fmt.Errorf("look for due events of the stream: %w", err)
 	}

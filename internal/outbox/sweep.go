@@ -14,6 +14,16 @@ import (
 	"truegreen/jobs"
 )
 
+const (
+	// cursorMaxAge is how old a shard's cursor may grow: what failed meanwhile is read
+	// again by each search.
+	cursorMaxAge = 10 * time.Second
+
+	// cursorMinPublished is how many deliveries a search may have to pass by before the
+	// shard's cursor is noted again.
+	cursorMinPublished = 100
+)
+
 // SweeperConfig are the settings of a [Sweeper]. The zero value means the
 // defaults.
 type SweeperConfig struct {
@@ -79,6 +89,13 @@ func (sweeper *Sweeper) Sweep(ctx context.Context) error {
 		}
 		if !locked {
 			return nil
+		}
+		_, err = queries.OutboxCursorNote(ctx, tx, &dbsqlc.OutboxCursorNoteParams{
+			MaxAge:       cursorMaxAge,
+			MinPublished: cursorMinPublished,
+		})
+		if err != nil {
+			return fmt.Errorf("note where searches for undelivered events begin: %w", err)
 		}
 		_, err = queries.OutboxSweep(ctx, tx, &dbsqlc.OutboxSweepParams{
 			MaxAttempts:   jobs.OutboxMaxAttempts,

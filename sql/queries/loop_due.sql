@@ -1,8 +1,9 @@
--- name: LoopHasDue :one
--- LoopHasDue says whether anything of a loop is due, in any of its parts.
+-- name: OutboxLoopHasDue :one
+-- OutboxLoopHasDue says whether anything of a stream's loop is due, in any of its
+-- shards.
 SELECT EXISTS (
     SELECT
-    FROM loop_due
-    WHERE loop_due.loop = @loop
-        AND loop_due.oldest_due_at IS NOT NULL
+    FROM outbox_due AS due
+    WHERE due.loop = @loop
+        AND due.oldest_due_at IS NOT NULL
 ) AS has_due;

@@ -125,9 +125,8 @@ WHERE declared.stream = @stream;
 -- OutboxShardHasDue says whether a claim would find something.
 SELECT EXISTS (
     SELECT
-    FROM outbox_open AS undelivered
-    WHERE undelivered.stream = @stream
-        AND undelivered.shard = @shard
-        AND undelivered.parked_at IS NULL
-        AND undelivered.state = 'pending'
+    FROM outbox_due AS due
+    WHERE due.stream = @stream
+        AND due.shard = @shard
+        AND due.due_at IS NOT NULL
 ) AS has_due;

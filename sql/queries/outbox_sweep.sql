@@ -10,11 +10,16 @@ SELECT pg_try_advisory_xact_lock(hashtextextended('truegreen.outbox_sweep', 0)) 
 --
 -- A stream that has nothing due, and has proven nothing for proof_interval, gets
 -- one job too: a pass that finds nothing due is what keeps an idle stream green.
-WITH shard AS MATERIALIZED (
+WITH due AS MATERIALIZED (
+    SELECT
+        stream,
+        shard,
+        due_at
+    FROM outbox_due
+), shard AS MATERIALIZED (
     SELECT
         stream.stream,
         stream.job_kind,
-        stream.park_policy,
         stream.queue,
         shard.shard,
         coalesce(shard.backoff_until > clock_timestamp(), false) AS is_resting,
@@ -43,33 +48,7 @@ WITH shard AS MATERIALIZED (
 ), candidate AS (
     SELECT
         shard.*,
-        -- Not looked for where the answer changes nothing: behind a snapshot that is
-        -- held for long, it may have to pass by all that was delivered since.
-        CASE WHEN shard.has_runnable_job THEN true ELSE EXISTS (
-            SELECT
-            FROM outbox_delivery AS delivery
-            WHERE delivery.stream = shard.stream
-                AND delivery.shard = shard.shard
-                AND delivery.published_at IS NULL
-                AND delivery.parked_at IS NULL
-                AND delivery.discarded_at IS NULL
-                AND (delivery.not_before IS NULL OR delivery.not_before <= clock_timestamp())
-                AND NOT EXISTS (
-                    SELECT
-                    FROM outbox_delivery AS held
-                    WHERE held.stream = delivery.stream
-                        AND held.shard = delivery.shard
-                        AND held.key = delivery.key
-                        AND held.place < delivery.place
-                        AND held.published_at IS NULL
-                        AND held.discarded_at IS NULL
-                        AND (held.parked_at IS NOT NULL OR held.not_before IS NOT NULL)
-                        AND (
-                            (held.parked_at IS NOT NULL AND shard.park_policy = 'block')
-                            OR (held.parked_at IS NULL AND held.not_before > clock_timestamp())
-                        )
-                )
-        ) END AS has_due,
+        due.due_at IS NOT NULL AS has_due,
         shard.shard = 0 AND NOT EXISTS (
             SELECT
             FROM loop_progress AS progress
@@ -77,6 +56,7 @@ WITH shard AS MATERIALIZED (
                 AND progress.last_success_at > clock_timestamp() - @proof_interval::interval
         ) AS wants_proof
     FROM shard
+    JOIN due ON due.stream = shard.stream AND due.shard = shard.shard
 ), judged AS (
     SELECT
         candidate.*,
@@ -100,3 +80,38 @@ SELECT DISTINCT
     -- Wakes River's clients; its channel is named after the schema.
     pg_notify(current_schema() || '.river_insert', json_build_object('queue', inserted.queue)::text)::text AS notified
 FROM inserted;
+
+-- name: OutboxCursorNote :execrows
+-- OutboxCursorNote notes where the searches for undelivered events begin, for each shard
+-- that delivered min_published events since it was noted, was noted longer than max_age
+-- ago, or not since the server started.
+INSERT INTO outbox_cursor (
+    stream, shard, fresh_also, fresh_from, noted_at, num_published, server_started_at, waiting_also, waiting_from
+)
+SELECT
+    shard.stream,
+    shard.shard,
+    fresh.also,
+    fresh.from_xact,
+    clock_timestamp(),
+    shard.num_published,
+    pg_postmaster_start_time(),
+    waiting.also,
+    waiting.from_xact
+FROM outbox_shard AS shard
+LEFT JOIN outbox_cursor AS before ON before.stream = shard.stream AND before.shard = shard.shard
+CROSS JOIN LATERAL outbox_cursor_next(shard.stream, shard.shard, true) AS fresh
+CROSS JOIN LATERAL outbox_cursor_next(shard.stream, shard.shard, false) AS waiting
+WHERE before.stream IS NULL
+    OR before.server_started_at <> pg_postmaster_start_time()
+    OR before.num_published + @min_published::bigint <= shard.num_published
+    OR before.noted_at NOT BETWEEN clock_timestamp() - @max_age::interval AND clock_timestamp()
+ON CONFLICT (stream, shard) DO UPDATE
+SET
+    fresh_also = excluded.fresh_also,
+    fresh_from = excluded.fresh_from,
+    noted_at = excluded.noted_at,
+    num_published = excluded.num_published,
+    server_started_at = excluded.server_started_at,
+    waiting_also = excluded.waiting_also,
+    waiting_from = excluded.waiting_from;
