@@ -166,7 +166,8 @@ func (c *call) receive() {
 			c.receiveOfBatch(kind, serial, one.msg)
 		} else if index, err := strconv.Atoi(one.what); err == nil && index < len(c.events) {
 			if c.waiting[index] {
-				if numOnes++; slowest == none || c.sentAt[index].Before(c.sentAt[slowest]) {
+				numOnes++
+				if slowest == none || c.sentAt[index].Before(c.sentAt[slowest]) {
 					slowest = index
 				}
 			}
