@@ -119,8 +119,12 @@ func newDesk(ctx context.Context, t *testing.T, db *dbtest.DB) {
 		UPDATE outbox_delivery SET attempts = 1, failures = 1, parked_at = now(), park_reason = 'row', last_error = 'no', last_error_class = 'row'
 		WHERE id IN (SELECT min(id) FROM outbox_event WHERE key LIKE 'bad%' GROUP BY stream)`)
 	exec(ctx, t, db, "DELETE FROM river_job")
-	pause := command{args: "loops pause settlement_rebate --reason holiday --as ana"}
-	require.Empty(t, pause.run(ctx, t, newTrial(ctx, t, db, anomalyNone)).err)
+	for _, args := range []string{
+		"loops pause settlement_rebate --reason holiday --as ana",
+		"settlement accept --player c --until 720h --reason known --as ana",
+	} {
+		require.Empty(t, command{args: args}.run(ctx, t, newTrial(ctx, t, db, anomalyNone)).err)
+	}
 }
 
 // deskState is all that commands change.
@@ -130,6 +134,7 @@ func deskState(ctx context.Context, t *testing.T, trial *trial) string {
 			(SELECT string_agg(concat_ws(' ', stream, key, key_seq, state), E'\n' ORDER BY id) FROM outbox_events),
 			(SELECT string_agg(concat_ws(' ', act, by_whom, key, key_seq, reason), E'\n' ORDER BY id) FROM outbox_intervention),
 			(SELECT string_agg(detail, E'\n' ORDER BY loop) FROM loop_pauses),
+			(SELECT string_agg(concat_ws(' ', player_id, accepted_by, reason, revoked_by, revoke_reason), E'\n' ORDER BY id) FROM settlement_acceptance),
 			(SELECT string_agg(stream || ' ' || max_event_bytes, ' ' ORDER BY stream) FROM outbox_stream),
 			(SELECT string_agg(kind, ' ' ORDER BY kind) FROM river_job WHERE state = 'available'),
 			(SELECT string_agg(kind || ' ' || actor || ' ' || coalesce(reason, ''), ', ' ORDER BY id) FROM settlement_event WHERE actor NOT LIKE 'job:%'))`)
@@ -150,7 +155,10 @@ func commandOperations(desk *world) []*operation {
 		{args: "programmes apply - --as ana", input: terms("code: weekly", "code: fourth")},
 		{args: "programmes approve third 1 --as ana"},
 		{args: "programmes list", onlyReads: true},
+		{args: "settlement accept --player b --until 720h --reason frozen --as ana"},
+		{args: "settlement accepted", onlyReads: true},
 		{args: "settlement acknowledge 1 --reason known --as ana"},
+		{args: "settlement acknowledge --all --count 1 --programme weekly --reason known --as ana"},
 		{args: "settlement adjust weekly 2026-W45 --as ana"},
 		{args: "settlement approve 2 --as ana"},
 		{args: "settlement cancel 2 --reason wrong --as ana"},
@@ -163,6 +171,7 @@ func commandOperations(desk *world) []*operation {
 		{args: "settlement retry 1 --reason thawed --as ana"},
 		{args: "settlement run weekly 2026-W46 --as ana"},
 		{args: "settlement show 1", onlyReads: true},
+		{args: "settlement unaccept 1 --reason thawed --as ana"},
 		{args: "status", onlyReads: true, exit: cli.ExitBad},
 	} {
 		c.desk = desk

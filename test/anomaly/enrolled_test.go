@@ -47,7 +47,7 @@ func TestEnrolled(t *testing.T) {
 	require.Greater(t, len(wanted), 40, "%v", wanted)
 	for _, what := range wanted {
 		reason, isExempt := exempt[what]
-		require.True(t, covered[what] != isExempt, "%s must have a case in test/anomaly, or else a reason in exempt (has case: %t; reason: %q)", what, covered[what], reason)
+		require.NotEqual(t, covered[what], isExempt, "%s must have a case in test/anomaly, or else a reason in exempt (has case: %t; reason: %q)", what, covered[what], reason)
 	}
 	for what := range maps.Keys(exempt) {
 		require.Contains(t, wanted, what, "it is exempt and does not exist")

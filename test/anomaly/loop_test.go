@@ -119,7 +119,7 @@ func loop(t *testing.T, op *operation, done family) {
 	if plain.world == nil {
 		plain.world = newWorld(ctx, t, op.setup)
 	}
-	t.Run("undisturbed", func(t *testing.T) { //nolint:paralleltest // what follows needs what it learns
+	inOrder(t, "undisturbed", func(t *testing.T) {
 		plain.learn(t, op)
 	})
 	if t.Failed() {
@@ -130,7 +130,7 @@ func loop(t *testing.T, op *operation, done family) {
 		if fault.SQLState != "" {
 			name += "_" + fault.SQLState
 		}
-		t.Run(name, func(t *testing.T) { //nolint:paralleltest // they share a database
+		inOrder(t, name, func(t *testing.T) {
 			ctx := t.Context()
 			disturb(ctx, t, op, plain, newTrialOf(ctx, t, op, plain.world.give(ctx, t), fault))
 		})
@@ -190,6 +190,7 @@ func disturb(ctx context.Context, t *testing.T, op *operation, plain *undisturbe
 	case got.err == plain.outcome.err && !got.unfinished:
 		require.Equal(t, plain.ran, state, "%s failed and nobody said so; the effect is not complete", trial.hit())
 		require.Equal(t, plain.outcome.output, got.output, "%s failed and nobody said so; the output is not complete", trial.hit())
+		require.Equal(t, plain.outcome.succeeded, got.succeeded, "%s failed, nobody said so, and the loop has not recorded its pass", trial.hit())
 	case trial.fault.Kind == anomaly.Fail:
 		require.Contains(t, got.err, anomaly.Message, "%s failed, and the error does not say why", trial.hit())
 		requireNamesStep(t, got.err)
@@ -344,7 +345,7 @@ func exec(ctx context.Context, t *testing.T, db *dbtest.DB, query string, args .
 func loopAll(t *testing.T, operations []*operation) {
 	done := make(family)
 	for _, op := range operations {
-		t.Run(op.name, func(t *testing.T) { //nolint:paralleltest // each leaves out what the one before has borne
+		inOrder(t, op.name, func(t *testing.T) {
 			loop(t, op, done)
 		})
 	}
@@ -359,3 +360,10 @@ func outcomeOf(err error) outcome {
 }
 
 func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// inOrder runs a subtest that is parallel to none of its siblings: they share a
+// database, and each leaves out what the ones before have borne.
+func inOrder(t *testing.T, name string, subtest func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, subtest)
+}
