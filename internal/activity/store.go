@@ -123,6 +123,6 @@ func (b *batch) storeWatermarks(ctx context.Context, pipeline *pgtx.Pipeline) er
 		params.At = append(params.At, mark.at)
 		params.Source = append(params.Source, mark.source)
 	}
-	// Somebody else may have moved one further meanwhile.
-	return b.queries.InputWatermarkAdvance(ctx, pipeline.Step("move watermarks", pgtx.AnyRows), &params)
+	n := len(params.Source)
+	return b.queries.InputWatermarkAdvance(ctx, pipeline.Step(fmt.Sprintf("move %d watermarks", n), n), &params)
 }

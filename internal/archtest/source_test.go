@@ -35,6 +35,7 @@ func rules() map[string]rule {
 	return map[string]rule{
 		"CompletesJobsBehindTheFenceAlone": completesBehindFence,
 		"ConnectsInOneWay":                 connectsInOneWay,
+		"CountsRows":                       countsRows,
 		"FilesAreShort":                    fileIsShort,
 		"MoneyIsWhole":                     moneyIsWhole,
 		"ProcessesEndWithTheirParent":      processEndsWithParent,
@@ -73,6 +74,10 @@ func TestRules(t *testing.T) {
 		"ConnectsInOneWay": {
 			bad:  parse(t, "internal/app/x.go", "package app\nfunc f() { pgxpool.NewWithConfig(ctx, config) }"),
 			good: parse(t, "internal/pgconnect/x.go", "package pgconnect\nfunc f() { pgxpool.NewWithConfig(ctx, config) }"),
+		},
+		"CountsRows": {
+			bad:  parse(t, "internal/app/x.go", "package app\nfunc f() { q.SettlementRunWait(ctx, tx, p); q.SettlementRunWait(ctx, pgtx.Exactly(tx, 1), p) }"),
+			good: parse(t, "internal/app/x.go", "package app\nfunc f() { q.SettlementRunWait(ctx, pipeline.Step(act, 1), p); n, err := q.OutboxShardRenew(ctx, tx, p) }"),
 		},
 		"FilesAreShort": {
 			bad:  parse(t, "jobs/x.go", "package jobs"+strings.Repeat("\n", maxFileLines+1)),

@@ -81,7 +81,7 @@ func (q *Queries) LoopContractPause(ctx context.Context, db DBTX, arg *LoopContr
 	return queue, err
 }
 
-const loopContractRebase = `-- name: LoopContractRebase :execrows
+const loopContractRebase = `-- name: LoopContractRebase :exec
 UPDATE loop_contract
 SET baseline_at = clock_timestamp()
 WHERE loop = $1
@@ -92,16 +92,13 @@ type LoopContractRebaseParams struct {
 }
 
 // LoopContractRebase lets a loop's age count from now.
-func (q *Queries) LoopContractRebase(ctx context.Context, db DBTX, arg *LoopContractRebaseParams) (int64, error) {
-	result, err := db.Exec(ctx, loopContractRebase, arg.Loop)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+func (q *Queries) LoopContractRebase(ctx context.Context, db DBTX, arg *LoopContractRebaseParams) error {
+	_, err := db.Exec(ctx, loopContractRebase, arg.Loop)
+	return err
 }
 
-const loopContractRegister = `-- name: LoopContractRegister :execrows
-INSERT INTO loop_contract AS contract (
+const loopContractRegister = `-- name: LoopContractRegister :exec
+INSERT INTO loop_contract (
     loop, budget, gates_readiness, item_red_after, job_kind, late_after, pass_interval, queue, red_after, scheduled, sort_order
 ) VALUES (
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
@@ -118,13 +115,6 @@ SET
     red_after = excluded.red_after,
     scheduled = excluded.scheduled,
     sort_order = excluded.sort_order
-WHERE (
-        contract.budget, contract.gates_readiness, contract.item_red_after, contract.job_kind, contract.late_after,
-        contract.pass_interval, contract.queue, contract.red_after, contract.scheduled, contract.sort_order
-    ) IS DISTINCT FROM (
-        excluded.budget, excluded.gates_readiness, excluded.item_red_after, excluded.job_kind, excluded.late_after,
-        excluded.pass_interval, excluded.queue, excluded.red_after, excluded.scheduled, excluded.sort_order
-    )
 `
 
 type LoopContractRegisterParams struct {
@@ -142,9 +132,9 @@ type LoopContractRegisterParams struct {
 }
 
 // LoopContractRegister stores what is expected of a loop. Its baseline and its
-// pause stay as they are; no row changes if nothing else differs.
-func (q *Queries) LoopContractRegister(ctx context.Context, db DBTX, arg *LoopContractRegisterParams) (int64, error) {
-	result, err := db.Exec(ctx, loopContractRegister,
+// pause stay as they are.
+func (q *Queries) LoopContractRegister(ctx context.Context, db DBTX, arg *LoopContractRegisterParams) error {
+	_, err := db.Exec(ctx, loopContractRegister,
 		arg.Loop,
 		arg.Budget,
 		arg.GatesReadiness,
@@ -157,10 +147,7 @@ func (q *Queries) LoopContractRegister(ctx context.Context, db DBTX, arg *LoopCo
 		arg.Scheduled,
 		arg.SortOrder,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return err
 }
 
 const loopContractResume = `-- name: LoopContractResume :one

@@ -500,10 +500,13 @@ WITH flown AS (
         AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
     RETURNING delivery.id, delivery.park_reason
 )
-SELECT taken.id
-FROM taken
-WHERE taken.park_reason IS NOT NULL
-ORDER BY taken.id
+SELECT
+    flown.id,
+    coalesce(taken.park_reason IS NOT NULL, false)::boolean AS is_parked,
+    (taken.id IS NOT NULL)::boolean AS is_recorded
+FROM flown
+LEFT JOIN taken ON taken.id = flown.id
+ORDER BY flown.id
 `
 
 type OutboxDeliveryTakeOverParams struct {
@@ -517,14 +520,21 @@ type OutboxDeliveryTakeOverParams struct {
 	Error           string
 }
 
+type OutboxDeliveryTakeOverRow struct {
+	ID         int64
+	IsParked   bool
+	IsRecorded bool
+}
+
 // OutboxDeliveryTakeOver records that the events of a shard from first_place to
 // last_place were in flight and that what became of them was not stored: the broker may
 // have them. Events between those places that wait behind a held one of their key were
 // not in flight; of others that were not, such as those whose transactions committed
 // since, it is said all the same, since which they are is not known. alone says that it
 // was one event, alone_id if known, with which a worker died; the second that dies with
-// it alone parks it. It returns those that it parked.
-func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *OutboxDeliveryTakeOverParams) ([]int64, error) {
+// it alone parks it. It returns all of them; one that is not recorded was delivered, parked
+// or given up in between, or the database did not keep what was to be recorded.
+func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *OutboxDeliveryTakeOverParams) ([]*OutboxDeliveryTakeOverRow, error) {
 	rows, err := db.Query(ctx, outboxDeliveryTakeOver,
 		arg.Stream,
 		arg.Shard,
@@ -535,6 +545,41 @@ func (q *Queries) OutboxDeliveryTakeOver(ctx context.Context, db DBTX, arg *Outb
 		arg.Alone,
 		arg.Error,
 	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []*OutboxDeliveryTakeOverRow
+	for rows.Next() {
+		var i OutboxDeliveryTakeOverRow
+		if err := rows.Scan(&i.ID, &i.IsParked, &i.IsRecorded); err != nil {
+			return nil, err
+		}
+		items = append(items, &i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const outboxDeliveryUnmarked = `-- name: OutboxDeliveryUnmarked :many
+SELECT delivery.id
+FROM outbox_delivery AS delivery
+WHERE delivery.id = ANY ($1::bigint[])
+    AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
+    AND (delivery.last_attempt_at IS NULL OR delivery.last_attempt_at < now())
+ORDER BY delivery.id
+`
+
+type OutboxDeliveryUnmarkedParams struct {
+	Ids []int64
+}
+
+// OutboxDeliveryUnmarked returns those of the events given that this transaction was to
+// mark and did not: they stand as if nothing had been sent.
+func (q *Queries) OutboxDeliveryUnmarked(ctx context.Context, db DBTX, arg *OutboxDeliveryUnmarkedParams) ([]int64, error) {
+	rows, err := db.Query(ctx, outboxDeliveryUnmarked, arg.Ids)
 	if err != nil {
 		return nil, err
 	}

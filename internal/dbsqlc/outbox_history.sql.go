@@ -98,9 +98,8 @@ func (q *Queries) OutboxHistoryMove(ctx context.Context, db DBTX, arg *OutboxHis
 	return moved, err
 }
 
-const outboxJobPrune = `-- name: OutboxJobPrune :execrows
-DELETE FROM river_job
-WHERE id IN (
+const outboxJobPrune = `-- name: OutboxJobPrune :one
+WITH old AS MATERIALIZED (
     SELECT job.id
     FROM river_job AS job
     WHERE job.state = 'discarded'
@@ -108,7 +107,15 @@ WHERE id IN (
         AND job.finalized_at < clock_timestamp() - $2::interval
     ORDER BY job.id
     LIMIT 10000
+    FOR UPDATE SKIP LOCKED
+), removed AS (
+    DELETE FROM river_job
+    WHERE id IN (SELECT old.id FROM old)
+    RETURNING id
 )
+SELECT
+    (SELECT count(*) FROM old) AS num_old,
+    (SELECT count(*) FROM removed) AS num_removed
 `
 
 type OutboxJobPruneParams struct {
@@ -116,14 +123,18 @@ type OutboxJobPruneParams struct {
 	Keep            time.Duration
 }
 
+type OutboxJobPruneRow struct {
+	NumOld     int64
+	NumRemoved int64
+}
+
 // OutboxJobPrune removes publish and maintenance jobs that failed for good longer ago
 // than keep: what became of the events is on the events.
-func (q *Queries) OutboxJobPrune(ctx context.Context, db DBTX, arg *OutboxJobPruneParams) (int64, error) {
-	result, err := db.Exec(ctx, outboxJobPrune, arg.MaintenanceKind, arg.Keep)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+func (q *Queries) OutboxJobPrune(ctx context.Context, db DBTX, arg *OutboxJobPruneParams) (*OutboxJobPruneRow, error) {
+	row := db.QueryRow(ctx, outboxJobPrune, arg.MaintenanceKind, arg.Keep)
+	var i OutboxJobPruneRow
+	err := row.Scan(&i.NumOld, &i.NumRemoved)
+	return &i, err
 }
 
 const outboxOverdue = `-- name: OutboxOverdue :one

@@ -52,7 +52,7 @@ func (q *Queries) OutboxShardBackOff(ctx context.Context, db DBTX, arg *OutboxSh
 const outboxShardCountPublished = `-- name: OutboxShardCountPublished :one
 UPDATE outbox_shard
 SET
-    last_published_at = clock_timestamp(),
+    last_published_at = CASE WHEN $1 > 0 THEN clock_timestamp() ELSE last_published_at END,
     num_published = num_published + $1::bigint
 WHERE stream = $2
     AND shard = $3
@@ -60,7 +60,7 @@ RETURNING (lease_epoch = $4 AND lease_owner IS NOT NULL)::boolean AS holds_lease
 `
 
 type OutboxShardCountPublishedParams struct {
-	NumPublished int64
+	NumPublished interface{}
 	Stream       string
 	Shard        int32
 	LeaseEpoch   int64
@@ -211,27 +211,47 @@ func (q *Queries) OutboxShardInFlight(ctx context.Context, db DBTX, arg *OutboxS
 }
 
 const outboxShardLease = `-- name: OutboxShardLease :one
-UPDATE outbox_shard
-SET
-    awake_until = clock_timestamp() + $1::interval,
-    backoff_until = NULL,
-    lease_epoch = lease_epoch + 1,
-    lease_expires_at = clock_timestamp() + $2::interval,
-    lease_owner = $3::text,
-    leased_at = clock_timestamp()
-WHERE stream = $4
-    AND shard = $5
-    AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
-    AND (backoff_until IS NULL OR backoff_until <= clock_timestamp())
-RETURNING batch_limit, inflight_first, inflight_id, inflight_last, inflight_num, lease_epoch
+WITH free AS MATERIALIZED (
+    SELECT
+        shard.shard,
+        shard.stream
+    FROM outbox_shard AS shard
+    WHERE shard.stream = $1
+        AND shard.shard = $2
+        AND (shard.lease_expires_at IS NULL OR shard.lease_expires_at <= clock_timestamp())
+        AND (shard.backoff_until IS NULL OR shard.backoff_until <= clock_timestamp())
+    FOR NO KEY UPDATE
+), leased AS (
+    UPDATE outbox_shard AS shard
+    SET
+        awake_until = clock_timestamp() + $3::interval,
+        backoff_until = NULL,
+        lease_epoch = shard.lease_epoch + 1,
+        lease_expires_at = clock_timestamp() + $4::interval,
+        lease_owner = $5::text,
+        leased_at = clock_timestamp()
+    FROM free
+    WHERE shard.stream = free.stream
+        AND shard.shard = free.shard
+    RETURNING shard.batch_limit, shard.inflight_first, shard.inflight_id, shard.inflight_last, shard.inflight_num, shard.lease_epoch, shard.shard
+)
+SELECT
+    leased.batch_limit,
+    leased.inflight_first,
+    leased.inflight_id,
+    leased.inflight_last,
+    leased.inflight_num,
+    coalesce(leased.lease_epoch, 0)::bigint AS lease_epoch
+FROM free
+LEFT JOIN leased ON leased.shard = free.shard
 `
 
 type OutboxShardLeaseParams struct {
+	Stream     string
+	Shard      int32
 	AwakeFor   time.Duration
 	LeaseTtl   time.Duration
 	LeaseOwner string
-	Stream     string
-	Shard      int32
 }
 
 type OutboxShardLeaseRow struct {
@@ -245,14 +265,15 @@ type OutboxShardLeaseRow struct {
 
 // OutboxShardLease leases a shard until lease_ttl from now, and returns the
 // lease's epoch, with what the holder before had in flight if it died; whoever
-// gives a lease back leaves none. No row: it is leased by another, or in backoff.
+// gives a lease back leaves none. No row: it is leased by another, or in backoff. Epoch
+// 0: it is free, and the lease was not stored.
 func (q *Queries) OutboxShardLease(ctx context.Context, db DBTX, arg *OutboxShardLeaseParams) (*OutboxShardLeaseRow, error) {
 	row := db.QueryRow(ctx, outboxShardLease,
+		arg.Stream,
+		arg.Shard,
 		arg.AwakeFor,
 		arg.LeaseTtl,
 		arg.LeaseOwner,
-		arg.Stream,
-		arg.Shard,
 	)
 	var i OutboxShardLeaseRow
 	err := row.Scan(

@@ -447,25 +447,37 @@ func (q *Queries) SettlementItemUndelivered(ctx context.Context, db DBTX, arg *S
 	return items, nil
 }
 
-const settlementItemVoid = `-- name: SettlementItemVoid :exec
-UPDATE settlement_item AS item
-SET voided_at = clock_timestamp()
-WHERE item.run_id = $1
-    AND item.voided_at IS NULL
-    AND NOT EXISTS (
-        SELECT
-        FROM settlement_run AS run
-        WHERE run.id = item.run_id
-            AND run.started_at IS NOT NULL
-    )
+const settlementItemVoid = `-- name: SettlementItemVoid :one
+WITH claim AS MATERIALIZED (
+    SELECT item.id
+    FROM settlement_item AS item
+    WHERE item.run_id = $1
+        AND item.voided_at IS NULL
+        AND NOT EXISTS (
+            SELECT
+            FROM settlement_run AS run
+            WHERE run.id = item.run_id
+                AND run.started_at IS NOT NULL
+        )
+), voided AS (
+    UPDATE settlement_item AS item
+    SET voided_at = clock_timestamp()
+    FROM claim
+    WHERE item.id = claim.id
+    RETURNING item.id
+)
+SELECT ((SELECT count(*) FROM claim) - (SELECT count(*) FROM voided))::bigint AS num_kept
 `
 
 type SettlementItemVoidParams struct {
 	RunID int64
 }
 
-// SettlementItemVoid gives up the claims of a run that ended before it paid.
-func (q *Queries) SettlementItemVoid(ctx context.Context, db DBTX, arg *SettlementItemVoidParams) error {
-	_, err := db.Exec(ctx, settlementItemVoid, arg.RunID)
-	return err
+// SettlementItemVoid gives up the claims of a run that ended before it paid, and returns
+// how many of them it did not come to change.
+func (q *Queries) SettlementItemVoid(ctx context.Context, db DBTX, arg *SettlementItemVoidParams) (int64, error) {
+	row := db.QueryRow(ctx, settlementItemVoid, arg.RunID)
+	var num_kept int64
+	err := row.Scan(&num_kept)
+	return num_kept, err
 }

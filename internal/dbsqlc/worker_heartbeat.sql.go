@@ -186,7 +186,7 @@ func (q *Queries) WorkerHeartbeatList(ctx context.Context, db DBTX) ([]*WorkerHe
 	return items, nil
 }
 
-const workerHeartbeatRetire = `-- name: WorkerHeartbeatRetire :execrows
+const workerHeartbeatRetire = `-- name: WorkerHeartbeatRetire :one
 WITH dead AS (
     SELECT heartbeat.worker_id
     FROM worker_heartbeat AS heartbeat
@@ -215,10 +215,13 @@ WITH dead AS (
         last_items_at = greatest(retired.last_items_at, excluded.last_items_at),
         last_neutral_at = greatest(retired.last_neutral_at, excluded.last_neutral_at),
         last_success_at = greatest(retired.last_success_at, excluded.last_success_at)
+), forgotten AS (
+    DELETE FROM worker_heartbeat AS heartbeat
+    USING dead
+    WHERE heartbeat.worker_id = dead.worker_id
+    RETURNING heartbeat.worker_id
 )
-DELETE FROM worker_heartbeat
-USING dead
-WHERE worker_heartbeat.worker_id = dead.worker_id
+SELECT ((SELECT count(*) FROM dead) - (SELECT count(*) FROM forgotten))::bigint AS num_kept
 `
 
 type WorkerHeartbeatRetireParams struct {
@@ -227,13 +230,13 @@ type WorkerHeartbeatRetireParams struct {
 
 // WorkerHeartbeatRetire forgets up to 100 workers that were not seen for
 // retire_after. When they last succeeded is kept in the progress of the worker
-// 'retired', so that no loop ever looks as if it had not.
+// 'retired', so that no loop ever looks as if it had not. It returns how many of them it
+// did not come to remove.
 func (q *Queries) WorkerHeartbeatRetire(ctx context.Context, db DBTX, arg *WorkerHeartbeatRetireParams) (int64, error) {
-	result, err := db.Exec(ctx, workerHeartbeatRetire, arg.RetireAfter)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	row := db.QueryRow(ctx, workerHeartbeatRetire, arg.RetireAfter)
+	var num_kept int64
+	err := row.Scan(&num_kept)
+	return num_kept, err
 }
 
 const workerHeartbeatStop = `-- name: WorkerHeartbeatStop :execrows

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"truegreen/internal/dbsqlc"
+	"truegreen/internal/pgtx"
 )
 
 // TakenError says that another live process has this process's worker id.
@@ -90,16 +91,25 @@ func (prober *prober) beat(ctx context.Context, ready bool, reasons []string) er
 	if err != nil {
 		return fmt.Errorf("store heartbeat: %w", err)
 	}
+	prober.unkept = nil
 	if numRows == 0 {
-		return prober.taken(ctx)
+		err := prober.taken(ctx)
+		if taken := (*TakenError)(nil); !errors.As(err, &taken) {
+			prober.unkept = err // others would take this process for dead
+		}
+		return err
 	}
 
 	if time.Since(prober.retiredAt) < retireInterval {
 		return nil
 	}
-	if _, err := queries.WorkerHeartbeatRetire(ctx, prober.conn, &dbsqlc.WorkerHeartbeatRetireParams{
+	numKept, err := queries.WorkerHeartbeatRetire(ctx, prober.conn, &dbsqlc.WorkerHeartbeatRetireParams{
 		RetireAfter: prober.config.RetireAfter,
-	}); err != nil {
+	})
+	if err == nil && numKept > 0 {
+		err = fmt.Errorf("%d were not removed: %w", numKept, pgtx.ErrRowCount)
+	}
+	if err != nil {
 		return fmt.Errorf("forget workers that are gone: %w", err)
 	}
 	prober.retiredAt = time.Now()
@@ -117,12 +127,17 @@ func (prober *prober) stop(ctx context.Context) error {
 	if err := prober.reconnect(ctx); err != nil {
 		return fmt.Errorf("store last heartbeat: %w", err)
 	}
-	// No row: it belongs to another start, which goes on.
-	_, err := queries.WorkerHeartbeatStop(ctx, prober.conn, &dbsqlc.WorkerHeartbeatStopParams{
+	numRows, err := queries.WorkerHeartbeatStop(ctx, prober.conn, &dbsqlc.WorkerHeartbeatStopParams{
 		StartedAt: prober.begunAt, WorkerID: prober.config.WorkerID,
 	})
 	if err != nil {
 		return fmt.Errorf("store last heartbeat: %w", err)
+	}
+	if numRows == 0 {
+		// It may belong to another start, which goes on.
+		if taken := (*TakenError)(nil); !errors.As(prober.taken(ctx), &taken) {
+			return fmt.Errorf("store last heartbeat: %w", pgtx.ErrRowCount)
+		}
 	}
 	return nil
 }

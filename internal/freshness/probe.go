@@ -9,6 +9,7 @@ import (
 
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/pgconnect"
+	"truegreen/internal/pgtx"
 	"truegreen/migrations"
 )
 
@@ -23,6 +24,7 @@ type prober struct {
 	pausedBy  map[string]string // loop → who, as last read
 	queues    []string
 	retiredAt time.Time // by the monotonic clock
+	unkept    error     // why the database did not keep the last heartbeat
 }
 
 // probeResult is what one probe found.
@@ -178,6 +180,9 @@ func (prober *prober) snapshot(ctx context.Context, result *probeResult) error {
 			return err
 		}
 	}
+	if prober.unkept != nil {
+		return prober.unkept
+	}
 	loops, err := ReadLoops(ctx, prober.conn)
 	if err != nil {
 		return err
@@ -241,7 +246,7 @@ func (prober *prober) rebase(ctx context.Context, loops []LoopStatus) error {
 		if prober.pausedBy[loop.Loop] != pausedByUnknown {
 			continue
 		}
-		if _, err := queries.LoopContractRebase(ctx, prober.conn, &dbsqlc.LoopContractRebaseParams{Loop: loop.Loop}); err != nil {
+		if err := queries.LoopContractRebase(ctx, pgtx.Exactly(prober.conn, 1), &dbsqlc.LoopContractRebaseParams{Loop: loop.Loop}); err != nil {
 			return fmt.Errorf("move baseline of %s after its pause: %w", loop.Loop, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/fault"
+	"truegreen/internal/pgtx"
 )
 
 const (
@@ -93,20 +94,20 @@ func (recorder *Recorder) Record(ctx context.Context, tx pgx.Tx, progress Progre
 	var err error
 	switch progress.Kind {
 	case Success:
-		err = queries.LoopProgressRecordSuccess(ctx, tx, &dbsqlc.LoopProgressRecordSuccessParams{
+		err = queries.LoopProgressRecordSuccess(ctx, pgtx.Exactly(tx, 1), &dbsqlc.LoopProgressRecordSuccessParams{
 			HasItems: progress.NumItems > 0,
 			Loop:     progress.Loop,
 			WorkerID: recorder.workerID,
 		})
 	case Failure:
-		err = queries.LoopProgressRecordFailure(ctx, tx, &dbsqlc.LoopProgressRecordFailureParams{
+		err = queries.LoopProgressRecordFailure(ctx, pgtx.Exactly(tx, 1), &dbsqlc.LoopProgressRecordFailureParams{
 			IsOwn:     !progress.OfItems,
 			LastError: errorText(progress.Err),
 			Loop:      progress.Loop,
 			WorkerID:  recorder.workerID,
 		})
 	case Neutral:
-		err = queries.LoopProgressRecordNeutral(ctx, tx, &dbsqlc.LoopProgressRecordNeutralParams{
+		err = queries.LoopProgressRecordNeutral(ctx, pgtx.Exactly(tx, 1), &dbsqlc.LoopProgressRecordNeutralParams{
 			Loop:     progress.Loop,
 			WorkerID: recorder.workerID,
 		})

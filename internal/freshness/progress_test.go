@@ -168,10 +168,14 @@ func TestWorkerHeartbeatRetire(t *testing.T) {
 	ctx := t.Context()
 	tx, rows := txBundle(ctx, t)
 	queries := dbsqlc.New()
-	retire := func() int64 {
-		numRetired, err := queries.WorkerHeartbeatRetire(ctx, tx, &dbsqlc.WorkerHeartbeatRetireParams{RetireAfter: time.Hour})
+	retire := func() int {
+		var before, after int
+		require.NoError(t, tx.QueryRow(ctx, `SELECT count(*) FROM worker_heartbeat`).Scan(&before))
+		numKept, err := queries.WorkerHeartbeatRetire(ctx, tx, &dbsqlc.WorkerHeartbeatRetireParams{RetireAfter: time.Hour})
 		require.NoError(t, err)
-		return numRetired
+		require.Zero(t, numKept)
+		require.NoError(t, tx.QueryRow(ctx, `SELECT count(*) FROM worker_heartbeat`).Scan(&after))
+		return before - after
 	}
 	workers := func() (names []string) {
 		found, err := tx.Query(ctx, `SELECT worker_id FROM loop_progress WHERE loop = $1 ORDER BY worker_id`, loop)

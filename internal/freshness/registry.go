@@ -13,6 +13,7 @@ import (
 
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/fault"
+	"truegreen/internal/pgtx"
 )
 
 var queries = dbsqlc.New()
@@ -41,7 +42,7 @@ func (registry *Registry) Loops() []Loop { return slices.Clone(registry.loops) }
 // may be running.
 func (registry *Registry) Register(ctx context.Context, tx pgx.Tx) error {
 	for i, loop := range registry.loops {
-		_, err := queries.LoopContractRegister(ctx, tx, &dbsqlc.LoopContractRegisterParams{
+		err := queries.LoopContractRegister(ctx, pgtx.Exactly(tx, 1), &dbsqlc.LoopContractRegisterParams{
 			Budget:         loop.Budget,
 			GatesReadiness: loop.GatesReadiness,
 			ItemRedAfter:   nilIfZero(loop.ItemRedAfter),
@@ -148,6 +149,9 @@ func noLoop(ctx context.Context, tx pgx.Tx, act, loop string) error {
 		return fmt.Errorf("%s loop %s: list loops: %w", act, loop, err)
 	case len(names) == 0:
 		return fault.NotFound("%s loop %s: no loop is registered yet: the first worker that starts registers them", act, loop)
+	}
+	if slices.Contains(names, loop) {
+		return fmt.Errorf("%s loop %s: %w", act, loop, pgtx.ErrRowCount)
 	}
 	return fault.NotFound("%s loop %s: there is no such loop; there are %s", act, loop, strings.Join(names, ", "))
 }

@@ -60,6 +60,7 @@ type drain struct {
 	result     DrainResult
 	seen       horizon
 	started    time.Time
+	unmarked   error // outcomes that the database did not keep
 }
 
 func (drain *drain) run(ctx context.Context) error {
@@ -133,6 +134,9 @@ func (drain *drain) publish(ctx context.Context, events []Event) ([]Event, error
 			len(settled.acknowledged.Ids), len(settled.failed.Ids), events[0].ID, err)
 	}
 	drain.inFlight = false
+	if drain.unmarked != nil {
+		return nil, drain.unmarked
+	}
 	drain.result.NumPublished += len(settled.acknowledged.Ids)
 	if leaseLost {
 		return nil, ErrLeaseLost
@@ -153,7 +157,7 @@ func (drain *drain) store(ctx context.Context, marks settled, mayClaim bool) (ne
 		if err != nil {
 			return err
 		}
-		if mayClaim && !leaseLost && drain.outage == nil {
+		if mayClaim && !leaseLost && drain.outage == nil && drain.unmarked == nil {
 			if next, err = drain.claim(markCtx, tx); err != nil {
 				return err
 			}
@@ -161,7 +165,7 @@ func (drain *drain) store(ctx context.Context, marks settled, mayClaim bool) (ne
 		return drain.record(markCtx, tx, marks, leaseLost)
 	})
 	if errors.Is(err, errClaim) {
-		drain.result, drain.failures = before, drain.failures[:numFailures]
+		drain.result, drain.failures, drain.unmarked = before, drain.failures[:numFailures], nil
 		return drain.store(ctx, marks, false)
 	}
 	return next, leaseLost, err

@@ -130,11 +130,16 @@ func (keeper *Keeper) pass(ctx context.Context, result *KeepResult) error {
 	if err != nil {
 		return fmt.Errorf("drop old partitions of delivered events: %w", err)
 	}
-	if result.NumPruned, err = queries.OutboxJobPrune(ctx, keeper.pool, &dbsqlc.OutboxJobPruneParams{
+	pruned, err := queries.OutboxJobPrune(ctx, keeper.pool, &dbsqlc.OutboxJobPruneParams{
 		Keep: keeper.config.Keep, MaintenanceKind: jobs.MaintenanceArgs{}.Kind(),
-	}); err != nil {
+	})
+	if err == nil && pruned.NumRemoved < pruned.NumOld {
+		err = fmt.Errorf("%d of %d were removed: %w", pruned.NumRemoved, pruned.NumOld, pgtx.ErrRowCount)
+	}
+	if err != nil {
 		return fmt.Errorf("remove old failed jobs: %w", err)
 	}
+	result.NumPruned = pruned.NumRemoved
 	if len(kept) > 0 {
 		return fmt.Errorf("%s: old enough to be dropped, but undelivered events are in it; find them in outbox_events", strings.Join(kept, ", "))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"truegreen/internal/dbsqlc"
 	"truegreen/internal/freshness"
+	"truegreen/internal/pgtx"
 )
 
 // settled are the outcomes of one batch, as they go to the database.
@@ -132,6 +133,9 @@ func (drain *drain) mark(ctx context.Context, tx pgx.Tx, marks settled) (leaseLo
 		if err := drain.markFailed(ctx, tx, marks, delay); err != nil {
 			return false, err
 		}
+		if err := drain.findUnmarked(ctx, tx, marks.failed.Ids); err != nil {
+			return false, err
+		}
 	}
 	if drain.outage == nil {
 		err = drain.renew(ctx, tx, true)
@@ -150,6 +154,8 @@ func (drain *drain) mark(ctx context.Context, tx pgx.Tx, marks settled) (leaseLo
 func (drain *drain) record(ctx context.Context, tx pgx.Tx, marks settled, leaseLost bool) error {
 	progress := freshness.Progress{Kind: freshness.Success, Loop: drain.pass.Stream.Loop(), NumItems: len(marks.acknowledged.Ids)}
 	switch {
+	case drain.unmarked != nil:
+		progress.Kind, progress.Err = freshness.Failure, drain.unmarked
 	case progress.NumItems > 0:
 	case drain.outage != nil && !leaseLost:
 		progress.Kind, progress.Err = freshness.Failure, drain.outage
@@ -205,6 +211,9 @@ func (drain *drain) markPublished(ctx context.Context, tx pgx.Tx, marks settled)
 		if err := drain.tellOfDiscarded(ctx, tx, ids); err != nil {
 			return false, err
 		}
+		if err := drain.findUnmarked(ctx, tx, ids); err != nil {
+			return false, err
+		}
 	}
 	holdsLease, err = queries.OutboxShardCountPublished(ctx, tx, &dbsqlc.OutboxShardCountPublishedParams{
 		LeaseEpoch:   drain.epoch,
@@ -222,6 +231,21 @@ func (drain *drain) markPublished(ctx context.Context, tx pgx.Tx, marks settled)
 		}
 	}
 	return holdsLease, nil
+}
+
+// findUnmarked makes the pass fail for outcomes that the database did not keep, though
+// it reported no error: a trigger, a rule or a policy may do that. What it kept stays.
+func (drain *drain) findUnmarked(ctx context.Context, tx pgx.Tx, ids []int64) error {
+	unmarked, err := queries.OutboxDeliveryUnmarked(ctx, tx, &dbsqlc.OutboxDeliveryUnmarkedParams{Ids: ids})
+	if err != nil {
+		return fmt.Errorf("look for outcomes that were not stored: %w", err)
+	}
+	if len(unmarked) > 0 {
+		drain.unmarked = errors.Join(drain.unmarked, fmt.Errorf(
+			"the outcomes of %d of %d events were not stored, first id %d: does a trigger, rule or policy on outbox_delivery keep them from it? %w",
+			len(unmarked), len(ids), unmarked[0], pgtx.ErrRowCount))
+	}
+	return nil
 }
 
 // tellOfDiscarded makes the pass fail for events that were given up while they were in

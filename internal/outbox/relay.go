@@ -110,8 +110,11 @@ func (relay *Relay) Drain(ctx context.Context, pass Pass) (DrainResult, error) {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return relay.yield(ctx, pass)
 	}
+	if err == nil && lease.LeaseEpoch == 0 {
+		err = fmt.Errorf("the lease of a free shard was not stored: %w", pgtx.ErrRowCount)
+	}
 	if err != nil {
-		return DrainResult{}, fmt.Errorf("lease shard %d of %s: %w", pass.Shard, pass.Stream.Name, err)
+		return DrainResult{}, fmt.Errorf("lease shard %d of %s: %w", pass.Shard, pass.Stream.Name, relay.fail(ctx, pass, err))
 	}
 
 	drain := &drain{
@@ -137,6 +140,19 @@ func (relay *Relay) Drain(ctx context.Context, pass Pass) (DrainResult, error) {
 		return drain.result, fmt.Errorf("drain shard %d of %s: %w", pass.Shard, pass.Stream.Name, err)
 	}
 	return drain.result, nil
+}
+
+// fail records a pass that could not begin, and returns cause.
+func (relay *Relay) fail(ctx context.Context, pass Pass, cause error) error {
+	if ctx.Err() != nil {
+		return cause
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
+	defer cancel()
+	err := pgtx.Do(ctx, relay.pool, func(tx pgx.Tx) error {
+		return relay.recorder.Record(ctx, tx, freshness.Progress{Err: cause, Kind: freshness.Failure, Loop: pass.Stream.Loop()})
+	})
+	return errors.Join(cause, err)
 }
 
 // yield completes a job whose shard another worker drains, or which rests after

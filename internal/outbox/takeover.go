@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -18,7 +19,7 @@ func (drain *drain) takeOver(ctx context.Context, lease *dbsqlc.OutboxShardLease
 	numInFlight := int(*lease.InflightNum)
 	drain.batchLimit = max(1, min(numInFlight/2, drain.batchLimit))
 	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
-		parked, err := queries.OutboxDeliveryTakeOver(ctx, tx, &dbsqlc.OutboxDeliveryTakeOverParams{
+		flown, err := queries.OutboxDeliveryTakeOver(ctx, tx, &dbsqlc.OutboxDeliveryTakeOverParams{
 			Alone:           numInFlight == 1,
 			AloneID:         lease.InflightID,
 			Error:           "the worker that had it in flight died",
@@ -31,9 +32,19 @@ func (drain *drain) takeOver(ctx context.Context, lease *dbsqlc.OutboxShardLease
 		if err != nil {
 			return fmt.Errorf("record the attempts: %w", err)
 		}
-		for _, id := range parked {
-			drain.result.NumFailed++
-			drain.failures = append(drain.failures, fmt.Sprintf("event %d: crash: it was alone in flight when two workers died", id))
+		var parked, unrecorded []int64
+		for _, event := range flown {
+			switch {
+			case !event.IsRecorded:
+				unrecorded = append(unrecorded, event.ID)
+			case event.IsParked:
+				parked = append(parked, event.ID)
+				drain.result.NumFailed++
+				drain.failures = append(drain.failures, fmt.Sprintf("event %d: crash: it was alone in flight when two workers died", event.ID))
+			}
+		}
+		if err := drain.findUnmarked(ctx, tx, unrecorded); err != nil || drain.unmarked != nil {
+			return errors.Join(err, drain.unmarked)
 		}
 		if err := drain.leaveGaps(ctx, tx, parked); err != nil {
 			return err

@@ -28,8 +28,8 @@ var startupParameters = []string{
 type pooler struct {
 	byTransaction bool
 	isSilent      atomic.Bool // answers no statement
-	refusal       string // of every statement, as where the server is down
-	roundRobin    bool // of the idle connections, take the one that was used longest ago
+	refusal       string      // of every statement, as where the server is down
+	roundRobin    bool        // of the idle connections, take the one that was used longest ago
 	server        string
 	t             *testing.T
 

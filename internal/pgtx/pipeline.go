@@ -12,8 +12,8 @@ import (
 // AnyRows is the number of rows for a [Pipeline.Step] that may affect any.
 const AnyRows = -1
 
-// ErrRowCount is the cause of an error of [Pipeline.Send] when a statement
-// affected another number of rows than its step wants.
+// ErrRowCount is the cause of an error of [Pipeline.Send] or [Exactly] when a statement
+// affected another number of rows than it was to.
 var ErrRowCount = errors.New("the rows are not as they should be")
 
 var (
@@ -93,8 +93,11 @@ func (pipeline *Pipeline) Send(ctx context.Context, tx pgx.Tx) (err error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", sent.act, err)
 		}
-		if sent.wantRows != AnyRows && tag.RowsAffected() != sent.wantRows {
-			return fmt.Errorf("%s: %d rows affected, want %d: %w", sent.act, tag.RowsAffected(), sent.wantRows, ErrRowCount)
+		if sent.wantRows == AnyRows {
+			continue
+		}
+		if err := checkRows(tag.RowsAffected(), sent.wantRows); err != nil {
+			return fmt.Errorf("%s: %w", sent.act, err)
 		}
 	}
 	return nil

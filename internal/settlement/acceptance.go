@@ -132,7 +132,7 @@ func acknowledgeAccepted(ctx context.Context, tx pgx.Tx, verdict *Verdict, actor
 		return err //nolint:wrapcheck // the caller says which run
 	}
 	const reason = "all that it did not deliver is accepted: see truegreen settlement accepted"
-	err = queries.SettlementRunAcknowledge(ctx, tx, &dbsqlc.SettlementRunAcknowledgeParams{AcknowledgeReason: reason, AcknowledgedBy: cover.AcceptedBy, ID: runID})
+	err = queries.SettlementRunAcknowledge(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunAcknowledgeParams{AcknowledgeReason: reason, AcknowledgedBy: cover.AcceptedBy, ID: runID})
 	if err != nil {
 		return fmt.Errorf("acknowledge what is accepted: %w", err)
 	}

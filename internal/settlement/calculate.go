@@ -99,7 +99,7 @@ func (h *hold) callOffIfStopped(ctx context.Context) error {
 		if _, err := h.fence(ctx, tx, stateCalculating); err != nil {
 			return err
 		}
-		if err := queries.SettlementRunUncalculated(ctx, tx, &dbsqlc.SettlementRunUncalculatedParams{ID: h.runID}); err != nil {
+		if err := queries.SettlementRunUncalculated(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunUncalculatedParams{ID: h.runID}); err != nil {
 			return fmt.Errorf("call its calculation off: %w", err)
 		}
 		return nil
@@ -151,7 +151,7 @@ func (h *hold) begin(ctx context.Context) (complete bool, verdict *Verdict, err 
 				return err
 			}
 			complete = true
-			if err := queries.SettlementRunCalculating(ctx, tx, &dbsqlc.SettlementRunCalculatingParams{ID: h.runID}); err != nil {
+			if err := queries.SettlementRunCalculating(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunCalculatingParams{ID: h.runID}); err != nil {
 				return fmt.Errorf("note that it is calculated: %w", err)
 			}
 			return nil
@@ -163,7 +163,7 @@ func (h *hold) begin(ctx context.Context) (complete bool, verdict *Verdict, err 
 			return nil
 		}
 		if run.State != stateWaitingInputs {
-			if err := queries.SettlementRunWait(ctx, tx, &dbsqlc.SettlementRunWaitParams{ID: h.runID}); err != nil {
+			if err := queries.SettlementRunWait(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunWaitParams{ID: h.runID}); err != nil {
 				return fmt.Errorf("let it wait for its inputs: %w", err)
 			}
 			if err := record(ctx, tx, h.runID, event{actor: h.actor(), kind: "waiting_inputs", reason: missing}); err != nil {

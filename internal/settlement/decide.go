@@ -52,7 +52,7 @@ func (service *Service) Approve(ctx context.Context, decision Decision) (Result,
 // approve notes an approval, of a person or by the programme's terms, for which the
 // budget has room.
 func approve(ctx context.Context, tx pgx.Tx, runID int64, budget reservation, by, reason string) error {
-	err := queries.SettlementRunApprove(ctx, tx, &dbsqlc.SettlementRunApproveParams{
+	err := queries.SettlementRunApprove(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunApproveParams{
 		ApprovedBy: by, BudgetVersionID: budget.versionID, ID: runID,
 	})
 	if err != nil {
@@ -116,7 +116,7 @@ func acknowledge(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLockRo
 	case run.AcknowledgedAt != nil && !holdsBack:
 		return fault.Invalid("%s has acknowledged it at %s", valueOr(run.AcknowledgedBy, ""), run.AcknowledgedAt.UTC().Format(time.RFC3339))
 	}
-	err = queries.SettlementRunAcknowledge(ctx, tx, &dbsqlc.SettlementRunAcknowledgeParams{
+	err = queries.SettlementRunAcknowledge(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunAcknowledgeParams{
 		AcknowledgeReason: decision.Reason,
 		AcknowledgedBy:    decision.By,
 		HoldsBack:         holdsBack,
@@ -199,10 +199,14 @@ type abortion struct {
 // abortRun ends a run without an outcome. If it has not begun to pay, its claims
 // are given up; what it has paid, and what it still owes, stays as it is.
 func abortRun(ctx context.Context, tx pgx.Tx, runID int64, how abortion) error {
-	if err := queries.SettlementItemVoid(ctx, tx, &dbsqlc.SettlementItemVoidParams{RunID: runID}); err != nil {
+	numKept, err := queries.SettlementItemVoid(ctx, tx, &dbsqlc.SettlementItemVoidParams{RunID: runID})
+	if err != nil {
 		return fmt.Errorf("give up its claims: %w", err)
 	}
-	err := queries.SettlementRunAbort(ctx, tx, &dbsqlc.SettlementRunAbortParams{
+	if numKept > 0 {
+		return fmt.Errorf("give up its claims: %d of them were not changed: %w", numKept, pgtx.ErrRowCount)
+	}
+	err = queries.SettlementRunAbort(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunAbortParams{
 		AbortDetail: how.detail,
 		AbortReason: how.reason,
 		DecidedBy:   how.decidedBy,

@@ -80,7 +80,7 @@ func (h *hold) beginPass(ctx context.Context) (spent bool, err error) {
 		case run.State != stateApproved && run.State != stateDelivering:
 			return ErrRunLost
 		case goesOn(run):
-			if err := queries.SettlementRunContinuePass(ctx, tx, &dbsqlc.SettlementRunContinuePassParams{ID: h.runID}); err != nil {
+			if err := queries.SettlementRunContinuePass(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunContinuePassParams{ID: h.runID}); err != nil {
 				return fmt.Errorf("go on with its pass: %w", err)
 			}
 			return nil
@@ -115,7 +115,7 @@ func (h *hold) interrupted(ctx context.Context) error {
 		if _, err := h.fence(ctx, tx, stateDelivering); err != nil {
 			return err
 		}
-		return queries.SettlementRunSlice(ctx, tx, &dbsqlc.SettlementRunSliceParams{ID: h.runID, JobID: &h.job.ID})
+		return queries.SettlementRunSlice(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunSliceParams{ID: h.runID, JobID: &h.job.ID})
 	})
 	return errors.Join(fmt.Errorf("told to stop: %w", cause), err)
 }
@@ -134,7 +134,7 @@ func (h *hold) slice(ctx context.Context, numCredited int) error {
 		if err != nil {
 			return err
 		}
-		if err := queries.SettlementRunSlice(ctx, tx, &dbsqlc.SettlementRunSliceParams{ID: h.runID, JobID: &jobID}); err != nil {
+		if err := queries.SettlementRunSlice(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunSliceParams{ID: h.runID, JobID: &jobID}); err != nil {
 			return fmt.Errorf("leave the rest to job %d: %w", jobID, err)
 		}
 		kind := freshness.Success

@@ -40,8 +40,12 @@ func (h *hold) endPass(ctx context.Context, spent bool) (*Verdict, error) {
 		if end, jobEnd := endOf(counts, last, h.terms.OnPartial); end {
 			if counts.NumPending > 0 {
 				params := dbsqlc.SettlementItemFailPendingParams{FailureCode: "not_attempted", RunID: h.runID}
-				if _, err := queries.SettlementItemFailPending(ctx, tx, &params); err != nil {
+				numGivenUp, err := queries.SettlementItemFailPending(ctx, tx, &params)
+				if err != nil {
 					return fmt.Errorf("give up what no attempt got to: %w", err)
+				}
+				if numGivenUp != counts.NumPending {
+					return fmt.Errorf("give up what no attempt got to: %d of %d items were changed: %w", numGivenUp, counts.NumPending, pgtx.ErrRowCount)
 				}
 			}
 			numUnbooked, err = queries.SettlementItemUnbooked(ctx, tx, &dbsqlc.SettlementItemUnbookedParams{RunID: h.runID})
@@ -128,7 +132,7 @@ func (h *hold) failedPass(ctx context.Context, tx pgx.Tx, counts *dbsqlc.Settlem
 // recordFailedPass stores what the job of a pass fails with. The next attempt of
 // the job is the next pass.
 func (h *hold) recordFailedPass(ctx context.Context, tx pgx.Tx, verdict *Verdict, failure error) error {
-	if err := queries.SettlementRunEndPass(ctx, tx, &dbsqlc.SettlementRunEndPassParams{ID: h.runID}); err != nil {
+	if err := queries.SettlementRunEndPass(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunEndPassParams{ID: h.runID}); err != nil {
 		return fmt.Errorf("end its pass: %w", err)
 	}
 	err := record(ctx, tx, h.runID, event{actor: h.actor(), detail: verdict.Summary(), kind: "pass_failed", reason: failure.Error()})

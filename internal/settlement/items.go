@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"truegreen/internal/dbsqlc"
+	"truegreen/internal/pgtx"
 	"truegreen/internal/programme"
 	"truegreen/internal/timewindow"
 )
@@ -76,8 +77,12 @@ func storeItems(ctx context.Context, tx pgx.Tx, of subject, inputsAt time.Time) 
 		return nil, fmt.Errorf("set up planner: %w", err)
 	}
 	err := eachPage(ctx, tx, of, func(items []*dbsqlc.SettlementItemInsertParams) error {
-		if _, err := queries.SettlementItemInsert(ctx, tx, items); err != nil {
+		numStored, err := queries.SettlementItemInsert(ctx, tx, items)
+		if err != nil {
 			return fmt.Errorf("store items: %w", err)
+		}
+		if numStored != int64(len(items)) {
+			return fmt.Errorf("store items: %d of %d were stored: %w", numStored, len(items), pgtx.ErrRowCount)
 		}
 		return nil
 	})

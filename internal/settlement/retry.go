@@ -150,7 +150,7 @@ func approveByTerms(ctx context.Context, tx pgx.Tx, row *dbsqlc.SettlementRunLoc
 	owed := money.Minor(valueOr(run.EligibleMinor, 0))
 	limit := p.version.Terms.AutoApproveBelow
 	if limit == nil || owed >= *limit {
-		if err := queries.SettlementRunAwaitApproval(ctx, tx, &dbsqlc.SettlementRunAwaitApprovalParams{ID: run.ID}); err != nil {
+		if err := queries.SettlementRunAwaitApproval(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunAwaitApprovalParams{ID: run.ID}); err != nil {
 			return false, "", fmt.Errorf("let it wait for approval: %w", err)
 		}
 		return false, "", nil

@@ -11,6 +11,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"truegreen/internal/dbsqlc"
+	"truegreen/internal/pgtx"
 	"truegreen/internal/programme"
 	"truegreen/jobs"
 )
@@ -65,7 +66,7 @@ func (service *Service) giveJob(ctx context.Context, tx pgx.Tx, kind string, run
 	if err != nil {
 		return err
 	}
-	if err := queries.SettlementRunSetJob(ctx, tx, &dbsqlc.SettlementRunSetJobParams{ID: runID, JobID: &jobID}); err != nil {
+	if err := queries.SettlementRunSetJob(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunSetJobParams{ID: runID, JobID: &jobID}); err != nil {
 		return fmt.Errorf("note job %d of run %d: %w", jobID, runID, err)
 	}
 	return nil
@@ -88,7 +89,7 @@ func record(ctx context.Context, tx pgx.Tx, runID int64, event event) error {
 		}
 		detail = encoded
 	}
-	err := queries.SettlementEventInsert(ctx, tx, &dbsqlc.SettlementEventInsertParams{
+	err := queries.SettlementEventInsert(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementEventInsertParams{
 		Actor:  event.actor,
 		Detail: detail,
 		Kind:   event.kind,

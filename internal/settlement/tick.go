@@ -176,8 +176,10 @@ func (service *Service) resume(ctx context.Context, tx pgx.Tx, runID int64) (boo
 	if live, err := isJobLive(ctx, tx, run.JobID); err != nil || live {
 		return false, err
 	}
-	if err := queries.SettlementRunAbleNow(ctx, tx, &dbsqlc.SettlementRunAbleNowParams{ID: runID}); err != nil {
-		return false, fmt.Errorf("note that it waits no more: %w", err)
+	if run.State == stateWaitingInputs {
+		if err := queries.SettlementRunAbleNow(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunAbleNowParams{ID: runID}); err != nil {
+			return false, fmt.Errorf("note that it waits no more: %w", err)
+		}
 	}
 	if err := service.giveJob(ctx, tx, row.ProgrammeKind, runID, attemptsLeft(run)); err != nil {
 		return false, err

@@ -18,6 +18,5 @@ FROM given
 ORDER BY source
 ON CONFLICT (source) DO UPDATE
 SET
-    at = excluded.at,
-    updated_at = clock_timestamp()
-WHERE watermark.at < excluded.at;
+    at = greatest(watermark.at, excluded.at),
+    updated_at = CASE WHEN watermark.at < excluded.at THEN clock_timestamp() ELSE watermark.updated_at END;

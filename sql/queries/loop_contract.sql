@@ -1,7 +1,7 @@
--- name: LoopContractRegister :execrows
+-- name: LoopContractRegister :exec
 -- LoopContractRegister stores what is expected of a loop. Its baseline and its
--- pause stay as they are; no row changes if nothing else differs.
-INSERT INTO loop_contract AS contract (
+-- pause stay as they are.
+INSERT INTO loop_contract (
     loop, budget, gates_readiness, item_red_after, job_kind, late_after, pass_interval, queue, red_after, scheduled, sort_order
 ) VALUES (
     @loop, @budget, @gates_readiness, sqlc.narg('item_red_after'), @job_kind, @late_after, @pass_interval, @queue, @red_after, @scheduled, @sort_order
@@ -17,14 +17,7 @@ SET
     queue = excluded.queue,
     red_after = excluded.red_after,
     scheduled = excluded.scheduled,
-    sort_order = excluded.sort_order
-WHERE (
-        contract.budget, contract.gates_readiness, contract.item_red_after, contract.job_kind, contract.late_after,
-        contract.pass_interval, contract.queue, contract.red_after, contract.scheduled, contract.sort_order
-    ) IS DISTINCT FROM (
-        excluded.budget, excluded.gates_readiness, excluded.item_red_after, excluded.job_kind, excluded.late_after,
-        excluded.pass_interval, excluded.queue, excluded.red_after, excluded.scheduled, excluded.sort_order
-    );
+    sort_order = excluded.sort_order;
 
 -- name: LoopContractPause :one
 -- LoopContractPause pauses a loop, and returns its queue. A loop that was paused
@@ -38,7 +31,7 @@ SET
 WHERE loop = @loop
 RETURNING queue;
 
--- name: LoopContractRebase :execrows
+-- name: LoopContractRebase :exec
 -- LoopContractRebase lets a loop's age count from now.
 UPDATE loop_contract
 SET baseline_at = clock_timestamp()

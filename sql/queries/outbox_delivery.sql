@@ -165,6 +165,16 @@ WHERE delivery.id = ANY (@ids::bigint[])
     AND delivery.discarded_at IS NOT NULL
 ORDER BY delivery.id;
 
+-- name: OutboxDeliveryUnmarked :many
+-- OutboxDeliveryUnmarked returns those of the events given that this transaction was to
+-- mark and did not: they stand as if nothing had been sent.
+SELECT delivery.id
+FROM outbox_delivery AS delivery
+WHERE delivery.id = ANY (@ids::bigint[])
+    AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
+    AND (delivery.last_attempt_at IS NULL OR delivery.last_attempt_at < now())
+ORDER BY delivery.id;
+
 -- name: OutboxDeliveryHoldReleased :exec
 -- OutboxDeliveryHoldReleased is for events that were published by anybody but their
 -- leaseholder; see the SQL function outbox_hold_released.
@@ -253,7 +263,8 @@ WHERE delivery.id = acknowledged.id
 -- not in flight; of others that were not, such as those whose transactions committed
 -- since, it is said all the same, since which they are is not known. alone says that it
 -- was one event, alone_id if known, with which a worker died; the second that dies with
--- it alone parks it. It returns those that it parked.
+-- it alone parks it. It returns all of them; one that is not recorded was delivered, parked
+-- or given up in between, or the database did not keep what was to be recorded.
 WITH flown AS (
     SELECT delivery.id
     FROM outbox_delivery AS delivery
@@ -296,10 +307,13 @@ WITH flown AS (
         AND num_nonnulls(delivery.published_at, delivery.parked_at, delivery.discarded_at) = 0
     RETURNING delivery.id, delivery.park_reason
 )
-SELECT taken.id
-FROM taken
-WHERE taken.park_reason IS NOT NULL
-ORDER BY taken.id;
+SELECT
+    flown.id,
+    coalesce(taken.park_reason IS NOT NULL, false)::boolean AS is_parked,
+    (taken.id IS NOT NULL)::boolean AS is_recorded
+FROM flown
+LEFT JOIN taken ON taken.id = flown.id
+ORDER BY flown.id;
 
 -- name: OutboxDeliveryLeaveGaps :one
 -- OutboxDeliveryLeaveGaps appends a gap marker in the place of each event; see the

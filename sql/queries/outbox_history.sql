@@ -55,11 +55,10 @@ FROM (
         AND delivery.parked_at IS NOT NULL
 ) AS overdue;
 
--- name: OutboxJobPrune :execrows
+-- name: OutboxJobPrune :one
 -- OutboxJobPrune removes publish and maintenance jobs that failed for good longer ago
 -- than keep: what became of the events is on the events.
-DELETE FROM river_job
-WHERE id IN (
+WITH old AS MATERIALIZED (
     SELECT job.id
     FROM river_job AS job
     WHERE job.state = 'discarded'
@@ -67,4 +66,12 @@ WHERE id IN (
         AND job.finalized_at < clock_timestamp() - @keep::interval
     ORDER BY job.id
     LIMIT 10000
-);
+    FOR UPDATE SKIP LOCKED
+), removed AS (
+    DELETE FROM river_job
+    WHERE id IN (SELECT old.id FROM old)
+    RETURNING id
+)
+SELECT
+    (SELECT count(*) FROM old) AS num_old,
+    (SELECT count(*) FROM removed) AS num_removed;

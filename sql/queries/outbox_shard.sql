@@ -32,20 +32,41 @@ FOR UPDATE;
 -- name: OutboxShardLease :one
 -- OutboxShardLease leases a shard until lease_ttl from now, and returns the
 -- lease's epoch, with what the holder before had in flight if it died; whoever
--- gives a lease back leaves none. No row: it is leased by another, or in backoff.
-UPDATE outbox_shard
-SET
-    awake_until = clock_timestamp() + @awake_for::interval,
-    backoff_until = NULL,
-    lease_epoch = lease_epoch + 1,
-    lease_expires_at = clock_timestamp() + @lease_ttl::interval,
-    lease_owner = @lease_owner::text,
-    leased_at = clock_timestamp()
-WHERE stream = @stream
-    AND shard = @shard
-    AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
-    AND (backoff_until IS NULL OR backoff_until <= clock_timestamp())
-RETURNING batch_limit, inflight_first, inflight_id, inflight_last, inflight_num, lease_epoch;
+-- gives a lease back leaves none. No row: it is leased by another, or in backoff. Epoch
+-- 0: it is free, and the lease was not stored.
+WITH free AS MATERIALIZED (
+    SELECT
+        shard.shard,
+        shard.stream
+    FROM outbox_shard AS shard
+    WHERE shard.stream = @stream
+        AND shard.shard = @shard
+        AND (shard.lease_expires_at IS NULL OR shard.lease_expires_at <= clock_timestamp())
+        AND (shard.backoff_until IS NULL OR shard.backoff_until <= clock_timestamp())
+    FOR NO KEY UPDATE
+), leased AS (
+    UPDATE outbox_shard AS shard
+    SET
+        awake_until = clock_timestamp() + @awake_for::interval,
+        backoff_until = NULL,
+        lease_epoch = shard.lease_epoch + 1,
+        lease_expires_at = clock_timestamp() + @lease_ttl::interval,
+        lease_owner = @lease_owner::text,
+        leased_at = clock_timestamp()
+    FROM free
+    WHERE shard.stream = free.stream
+        AND shard.shard = free.shard
+    RETURNING shard.batch_limit, shard.inflight_first, shard.inflight_id, shard.inflight_last, shard.inflight_num, shard.lease_epoch, shard.shard
+)
+SELECT
+    leased.batch_limit,
+    leased.inflight_first,
+    leased.inflight_id,
+    leased.inflight_last,
+    leased.inflight_num,
+    coalesce(leased.lease_epoch, 0)::bigint AS lease_epoch
+FROM free
+LEFT JOIN leased ON leased.shard = free.shard;
 
 -- name: OutboxShardExtend :execrows
 -- OutboxShardExtend extends a lease whatever is in flight, and promises appends that
@@ -108,7 +129,7 @@ WHERE stream = @stream
 -- none: see OutboxDeliveryMarkPublished.
 UPDATE outbox_shard
 SET
-    last_published_at = clock_timestamp(),
+    last_published_at = CASE WHEN @num_published > 0 THEN clock_timestamp() ELSE last_published_at END,
     num_published = num_published + @num_published::bigint
 WHERE stream = @stream
     AND shard = @shard

@@ -42,18 +42,28 @@ SET
 WHERE run_id = (SELECT coalesce(run.parent_id, run.id) FROM settlement_run AS run WHERE run.id = @run_id)
     AND delivery = 'pending';
 
--- name: SettlementItemVoid :exec
--- SettlementItemVoid gives up the claims of a run that ended before it paid.
-UPDATE settlement_item AS item
-SET voided_at = clock_timestamp()
-WHERE item.run_id = @run_id
-    AND item.voided_at IS NULL
-    AND NOT EXISTS (
-        SELECT
-        FROM settlement_run AS run
-        WHERE run.id = item.run_id
-            AND run.started_at IS NOT NULL
-    );
+-- name: SettlementItemVoid :one
+-- SettlementItemVoid gives up the claims of a run that ended before it paid, and returns
+-- how many of them it did not come to change.
+WITH claim AS MATERIALIZED (
+    SELECT item.id
+    FROM settlement_item AS item
+    WHERE item.run_id = @run_id
+        AND item.voided_at IS NULL
+        AND NOT EXISTS (
+            SELECT
+            FROM settlement_run AS run
+            WHERE run.id = item.run_id
+                AND run.started_at IS NOT NULL
+        )
+), voided AS (
+    UPDATE settlement_item AS item
+    SET voided_at = clock_timestamp()
+    FROM claim
+    WHERE item.id = claim.id
+    RETURNING item.id
+)
+SELECT ((SELECT count(*) FROM claim) - (SELECT count(*) FROM voided))::bigint AS num_kept;
 
 -- name: SettlementItemCount :one
 -- SettlementItemCount counts the items that a run is about by what became of them.

@@ -77,10 +77,11 @@ SELECT
 FROM worker_heartbeat
 ORDER BY seen_at DESC, worker_id;
 
--- name: WorkerHeartbeatRetire :execrows
+-- name: WorkerHeartbeatRetire :one
 -- WorkerHeartbeatRetire forgets up to 100 workers that were not seen for
 -- retire_after. When they last succeeded is kept in the progress of the worker
--- 'retired', so that no loop ever looks as if it had not.
+-- 'retired', so that no loop ever looks as if it had not. It returns how many of them it
+-- did not come to remove.
 WITH dead AS (
     SELECT heartbeat.worker_id
     FROM worker_heartbeat AS heartbeat
@@ -109,7 +110,10 @@ WITH dead AS (
         last_items_at = greatest(retired.last_items_at, excluded.last_items_at),
         last_neutral_at = greatest(retired.last_neutral_at, excluded.last_neutral_at),
         last_success_at = greatest(retired.last_success_at, excluded.last_success_at)
+), forgotten AS (
+    DELETE FROM worker_heartbeat AS heartbeat
+    USING dead
+    WHERE heartbeat.worker_id = dead.worker_id
+    RETURNING heartbeat.worker_id
 )
-DELETE FROM worker_heartbeat
-USING dead
-WHERE worker_heartbeat.worker_id = dead.worker_id;
+SELECT ((SELECT count(*) FROM dead) - (SELECT count(*) FROM forgotten))::bigint AS num_kept;
