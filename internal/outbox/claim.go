@@ -61,8 +61,12 @@ type claimed struct {
 }
 
 // claim reads which events are due next, in the order of their places, and notes them as
-// in flight. What they say is read by [drain.read].
+// in flight. What they say is read by [drain.read]. A claim that is not done in time, as
+// over large events whose size was not noted, makes the next one half as large.
 func (drain *drain) claim(ctx context.Context, db dbsqlc.DBTX) ([]Event, error) {
+	timeout, outer := drain.relay.config.readTimeout(), ctx
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	for {
 		asked := time.Now()
 		rows, err := queries.OutboxDeliveryClaim(ctx, db, &dbsqlc.OutboxDeliveryClaimParams{
@@ -77,6 +81,10 @@ func (drain *drain) claim(ctx context.Context, db dbsqlc.DBTX) ([]Event, error) 
 			Shard:           int32(drain.pass.Shard),
 			Stream:          drain.pass.Stream.Name,
 		})
+		if err != nil && ctx.Err() != nil && outer.Err() == nil {
+			drain.setLimit(claimLimit{bytes: drain.limit.bytes, events: max(drain.maxEvents()/2, 1)})
+			return nil, fmt.Errorf("%w: not done after %s, so that the next claim is half as large: %w", errClaim, timeout, err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errClaim, err)
 		}

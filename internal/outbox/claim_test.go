@@ -88,6 +88,33 @@ func TestRelay_Drain_Bytes(t *testing.T) {
 		}
 	})
 
+	t.Run("ShrinkWhereTheClaimItselfTakesTooLong", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		bundle.relayWith(t, bundle.db.Pool, outbox.Config{
+			AckTimeout: time.Second, BatchSize: 8, LeaseTTL: 2 * time.Second, PassBudget: 3 * time.Second,
+		})
+		keys := bundle.neighbours(ctx, t, 8)
+		bundle.stage(ctx, t, keys...)
+		// A lease does not ask for events, and a claim does.
+		tx, err := bundle.db.Pool.Begin(ctx)
+		require.NoError(t, err)
+		_, err = tx.Exec(ctx, "LOCK TABLE outbox_event IN ACCESS EXCLUSIVE MODE")
+		require.NoError(t, err)
+		_, err = bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
+		require.ErrorContains(t, err, "claim events: not done after 1s, so that the next claim is half as large")
+		require.NoError(t, tx.Rollback(ctx))
+
+		var batches []int
+		bundle.broker.see = func(events []outbox.Event) { batches = append(batches, len(events)) }
+		for tries := 0; len(bundle.broker.keys()) < len(keys); tries++ {
+			require.Less(t, tries, 10, err)
+			_, err = bundle.relay.Drain(ctx, bundle.pass(ctx, t, keys[0]))
+		}
+		require.LessOrEqual(t, batches[0], 4)
+	})
+
 	t.Run("ShrinkWhereTheBrokerIsTooSlowAndGrowAgain", func(t *testing.T) {
 		t.Parallel()
 		ctx := t.Context()
