@@ -329,8 +329,40 @@ func TestEvidence_ReadsNothingThatIsOver(t *testing.T) {
 	}
 }
 
+// TestStatus_ReadsNothingThatWasDelivered compares what outbox_status reads, in pages, at
+// two lengths of history, and that it counts the same.
+func TestStatus_ReadsNothingThatWasDelivered(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	bundle := setup(ctx, t)
+	bundle.park(ctx, t, parking{key: "parked"})
+	bundle.stage(ctx, t, "parked", "pending")
+	const status = `SELECT pending, delayed, blocked, parked, published, oldest_due_age IS NOT NULL, last_published_at FROM outbox_status`
+	grow := func(num int) int {
+		bundle.exec(ctx, t, `
+			INSERT INTO outbox_delivery (id, place, stream, shard, key, created_at, published_at, broker_ref)
+			SELECT max + n, max + n, 'rolling', mod(n, 4), 'key-' || n, now(), now(), 'STUB/1'
+			FROM generate_series(1, $1::integer) AS n, (SELECT max(id) AS max FROM outbox_delivery) AS last`, num)
+		bundle.exec(ctx, t, `ANALYZE outbox_delivery`)
+		bundle.note(ctx, t)
+		return bundle.pagesOf(ctx, t, status)
+	}
+	few := grow(200)
+	many := grow(20_000)
+	require.Less(t, many, few+few/2, "%d pages after 200 deliveries, %d after 20,200", few, many)
+	var counts string
+	bundle.scan(ctx, t, &counts, `SELECT concat_ws(' ', pending, delayed, blocked, parked) FROM outbox_status WHERE stream = 'rolling'`)
+	require.Equal(t, "1 0 1 1", counts)
+}
+
 // pagesRead is how many pages the evidence of all loops costs, its plan apart.
 func (bundle *testBundle) pagesRead(ctx context.Context, t *testing.T) int {
+	t.Helper()
+	return bundle.pagesOf(ctx, t, `SELECT loop, verdict, age, oldest_due_age, stuck_part, num_failing FROM worker_freshness`)
+}
+
+// pagesOf is how many pages a query reads.
+func (bundle *testBundle) pagesOf(ctx context.Context, t *testing.T, query string) int {
 	t.Helper()
 	conn, err := bundle.db.Pool.Acquire(ctx)
 	require.NoError(t, err)
@@ -339,9 +371,7 @@ func (bundle *testBundle) pagesRead(ctx context.Context, t *testing.T) int {
 	// What a first reading finds dead for everybody it marks so: the second counts.
 	for range 2 {
 		var doc []byte
-		err := conn.QueryRow(ctx, `
-			EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
-			SELECT loop, verdict, age, oldest_due_age, stuck_part, num_failing FROM worker_freshness`).Scan(&doc)
+		err := conn.QueryRow(ctx, `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) `+query).Scan(&doc)
 		require.NoError(t, err)
 		var plans []struct {
 			Plan struct {
