@@ -67,6 +67,7 @@ bench/peers: ## Measures other relays on the same rows and broker (minutes).
 proof: ## Kills and freezes workers, fails each statement, and settles many random worlds (an hour).
 	TRUEGREEN_PROOF=1 go test -count=1 -p 1 -timeout 90m -v ./test/crash ./test/settle
 	TRUEGREEN_PROOF=1 go test -count=1 -timeout 90m ./test/anomaly
+	TRUEGREEN_PROOF=1 go test -count=1 -timeout 90m -run SlowLink ./test/delivery
 	TRUEGREEN_PROOF=1 go test -count=1 -timeout 90m -run Reference ./internal/settlement
 
 .PHONY: proof/clock
