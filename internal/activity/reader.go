@@ -59,7 +59,7 @@ func (reader *Reader) Read() (Line, error) {
 		case errors.Is(err, io.EOF) && len(text) == 0:
 			return Line{}, io.EOF
 		case fault.Is(err, fault.KindInvalid):
-			return Line{}, err
+			return Line{}, err //nolint:wrapcheck // of the unzipper, which says what is wrong
 		case err != nil && !errors.Is(err, io.EOF):
 			return Line{}, fmt.Errorf("read: %w", err)
 		}

@@ -50,7 +50,7 @@ func (c *Cmd) Start() error {
 	started := make(chan error)
 	starter() <- func() { started <- c.Cmd.Start() }
 	if err := <-started; err != nil {
-		return err //nolint:wrapcheck // as of exec.Cmd
+		return err
 	}
 	if !useWatchdog {
 		return nil

@@ -70,7 +70,7 @@ func (service *Service) Accept(ctx context.Context, accepted Acceptance) (Accept
 		if errors.Is(err, pgx.ErrNoRows) {
 			return fault.NotFound("there is no player %s", accepted.Player)
 		}
-		return err //nolint:wrapcheck // below
+		return err
 	})
 	if err != nil {
 		return Acceptance{}, fmt.Errorf("accept: %w", err)
@@ -105,7 +105,7 @@ func (service *Service) RevokeAcceptance(ctx context.Context, id int64, by, reas
 		if err == nil && num == 0 {
 			return fault.NotFound("there is no acceptance %d that is not revoked: see truegreen settlement accepted", id)
 		}
-		return err //nolint:wrapcheck // below
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("revoke acceptance %d: %w", id, err)
@@ -129,7 +129,7 @@ func acknowledgeAccepted(ctx context.Context, tx pgx.Tx, verdict *Verdict, actor
 	}
 	holdsBack, err := queries.SettlementItemHoldsBack(ctx, tx, &dbsqlc.SettlementItemHoldsBackParams{RunID: runID})
 	if err != nil || holdsBack {
-		return err //nolint:wrapcheck // the caller says which run
+		return err
 	}
 	const reason = "all that it did not deliver is accepted: see truegreen settlement accepted"
 	err = queries.SettlementRunAcknowledge(ctx, pgtx.Exactly(tx, 1), &dbsqlc.SettlementRunAcknowledgeParams{AcknowledgeReason: reason, AcknowledgedBy: cover.AcceptedBy, ID: runID})
