@@ -28,11 +28,11 @@ var changing = sync.OnceValues(func() (map[string]bool, error) {
 	}
 	found := make(map[string]bool)
 	for _, path := range paths {
-		text, err := os.ReadFile(path) //nolint:gosec // ours
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
-		heads := queryHead.FindAllStringSubmatchIndex(string(text), -1)
+		heads := queryHead.FindAllSubmatchIndex(text, -1)
 		for i, head := range heads {
 			end := len(text)
 			if i+1 < len(heads) {

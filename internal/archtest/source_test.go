@@ -238,7 +238,7 @@ func testRunsInParallel(s source) []string {
 	return s.find("t.Parallel() must come first", func(node ast.Node) bool {
 		switch node := node.(type) {
 		case *ast.FuncDecl:
-			return node.Recv == nil && strings.HasPrefix(node.Name.Name, "Test") && isOfT(node.Type) && !startsParallel(node.Body) && !s.isExcused(node)
+			return node.Recv == nil && strings.HasPrefix(node.Name.Name, "Test") && isOfT(node.Type) && !startsParallel(node.Body) && !setsEnvironment(node.Body) && !s.isExcused(node)
 		case *ast.CallExpr:
 			called, ok := node.Fun.(*ast.SelectorExpr)
 			if !ok || called.Sel.Name != "Run" || len(node.Args) != 2 {
@@ -250,6 +250,17 @@ func testRunsInParallel(s source) []string {
 			return false
 		}
 	})
+}
+
+// setsEnvironment: such a test cannot run beside others.
+func setsEnvironment(body *ast.BlockStmt) bool {
+	sets := false
+	ast.Inspect(body, func(node ast.Node) bool {
+		called, ok := node.(*ast.SelectorExpr)
+		sets = sets || (ok && called.Sel.Name == "Setenv")
+		return !sets
+	})
+	return sets
 }
 
 func (s source) isExcused(node ast.Node) bool {

@@ -193,15 +193,15 @@ func TestWorkerHeartbeatRetire(t *testing.T) {
 	rows.succeeded("outbox_agent", "dead2", 3*time.Hour)
 	lastSuccess := *statusOf(ctx, t, tx, loop).LastSuccessAt
 
-	require.EqualValues(t, 2, retire())
+	require.Equal(t, 2, retire())
 	require.Equal(t, []string{"alive", "retired"}, workers())
 	require.Equal(t, lastSuccess, *statusOf(ctx, t, tx, loop).LastSuccessAt)
 	require.NotNil(t, statusOf(ctx, t, tx, "outbox_agent").LastSuccessAt)
-	require.EqualValues(t, 0, retire())
+	require.Equal(t, 0, retire())
 
 	// One that died later, and succeeded earlier, takes nothing back.
 	rows.exec(`UPDATE worker_heartbeat SET seen_at = clock_timestamp() - interval '61 min'`)
-	require.EqualValues(t, 1, retire())
+	require.Equal(t, 1, retire())
 	require.Equal(t, []string{"retired"}, workers())
 	require.Equal(t, lastSuccess, *statusOf(ctx, t, tx, loop).LastSuccessAt)
 

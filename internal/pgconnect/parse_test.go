@@ -61,7 +61,7 @@ func TestParse(t *testing.T) {
 }
 
 // TestParse_Environment cannot run beside others.
-func TestParse_Environment(t *testing.T) { //nolint:paralleltest // sets the environment
+func TestParse_Environment(t *testing.T) {
 	t.Setenv("PGTZ", "Asia/Seoul")
 	t.Setenv("PGOPTIONS", "-c default_transaction_isolation=serializable")
 	_, err := pgconnect.Parse("postgres://u:p@h/d")

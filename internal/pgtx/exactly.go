@@ -24,7 +24,7 @@ type exactly struct {
 func (e exactly) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	tag, err := e.DB.Exec(ctx, sql, args...)
 	if err != nil {
-		return tag, err //nolint:wrapcheck // stands in for the database
+		return tag, err
 	}
 	return tag, checkRows(tag.RowsAffected(), e.wantRows)
 }

@@ -70,7 +70,7 @@ func (s *stack) startPgBouncer(ctx context.Context, t *testing.T, program, setti
 	require.NoError(t, listener.Close())
 
 	dir := t.TempDir()
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711)) //nolint:gosec // another user passes through
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711))
 	path := filepath.Join(dir, "pgbouncer.ini")
 	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, `[databases]
 * = host=%s port=%d user=%s password=%s
@@ -80,7 +80,7 @@ listen_addr = 127.0.0.1
 listen_port = %s
 unix_socket_dir =
 %s
-`, server.Host, server.Port, server.User, server.Password, port, settings), 0o644)) //nolint:gosec // the other user reads it
+`, server.Host, server.Port, server.User, server.Password, port, settings), 0o644))
 	args := []string{path}
 	if os.Getuid() == 0 { // which it refuses to run as
 		args = append([]string{"-u", "nobody"}, args...)
