@@ -106,3 +106,26 @@ func TestUp_KeepsPrivileges(t *testing.T) {
 	require.NoError(t, err)
 	require.Subset(t, lines(ctx, t, db.Pool, readable), before)
 }
+
+// TestViews_ReadOnlyRole has a role that may read what is public, and nothing else.
+func TestViews_ReadOnlyRole(t *testing.T) {
+	t.Parallel()
+
+	ctx := t.Context()
+	tx := dbtest.Tx(ctx, t)
+	_, err := tx.Exec(ctx, `
+		INSERT INTO loop_contract (loop, budget, gates_readiness, job_kind, late_after, pass_interval, queue, red_after, scheduled, sort_order)
+		SELECT job_kind, '10 s', true, job_kind, '45 s', '5 s', queue, '60 s', false, 1 FROM outbox_stream`)
+	require.NoError(t, err)
+	for _, view := range []string{
+		"audit_findings", "job_failures", "ledger_lines", "outbox_events", "outbox_status", "settlement_alarms", "settlement_credits",
+		"settlement_results", "wallet_balances", "worker_freshness", "worker_heartbeats",
+	} {
+		_, err = tx.Exec(ctx, "GRANT SELECT ON "+view+" TO pg_monitor; SET LOCAL ROLE pg_monitor")
+		require.NoError(t, err)
+		_, err = tx.Exec(ctx, "SELECT * FROM "+view)
+		require.NoError(t, err, view)
+		_, err = tx.Exec(ctx, "RESET ROLE")
+		require.NoError(t, err)
+	}
+}
