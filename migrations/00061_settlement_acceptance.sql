@@ -10,20 +10,23 @@ CREATE TABLE settlement_acceptance (
     accepted_by text NOT NULL,
     expires_at timestamptz NOT NULL,
     failure_code text NOT NULL,
+    max_credits integer, -- of a run, where no player is named
     player_id bigint REFERENCES player (id),
     programme_id bigint REFERENCES programme (id),
     reason text NOT NULL,
     revoke_reason text,
     revoked_at timestamptz,
     revoked_by text,
+    CONSTRAINT a_programme_is_bounded CHECK ((player_id IS NULL) = (max_credits IS NOT NULL)),
     CONSTRAINT accepted_by_length CHECK (length(accepted_by) BETWEEN 1 AND 200),
     CONSTRAINT expires_later CHECK (expires_at > accepted_at),
     CONSTRAINT failure_code_length CHECK (length(failure_code) BETWEEN 1 AND 64),
+    CONSTRAINT max_credits_is_positive CHECK (max_credits > 0),
     CONSTRAINT reason_length CHECK (length(reason) BETWEEN 1 AND 500),
     CONSTRAINT revoke_all_or_nothing CHECK (num_nonnulls(revoke_reason, revoked_at, revoked_by) IN (0, 3)),
     CONSTRAINT said_of_somebody CHECK (num_nonnulls(player_id, programme_id) > 0)
 );
-COMMENT ON TABLE settlement_acceptance IS 'What somebody knows that settlements cannot deliver, with a reason and an end: of a player, of a programme, or of a player in a programme. A partial run all of whose failed credits are accepted when it ends is acknowledged in that person''s name. Nothing of it changes but its revocation.';
+COMMENT ON TABLE settlement_acceptance IS 'What somebody knows that settlements cannot deliver, with a reason and an end: of a player, of at most max_credits credits in a run of a programme, or of a player in a programme. A partial run all of whose failed credits are accepted when it ends is acknowledged in that person''s name. Nothing of it changes but its revocation.';
 -- For a player's acceptances, where a run ends.
 CREATE INDEX settlement_acceptance_player_id_idx ON settlement_acceptance (player_id) WHERE revoked_at IS NULL;
 

@@ -11,7 +11,7 @@ import (
 func (actions *actions) SettlementAccept(ctx context.Context, accepted cli.SettlementAcceptance) (cli.SettlementAcceptance, error) {
 	return withSettlement(ctx, actions, func(service *settlement.Service) (cli.SettlementAcceptance, error) {
 		stored, err := service.Accept(ctx, settlement.Acceptance{
-			By: accepted.As, ExpiresAt: accepted.ExpiresAt, FailureCode: accepted.Failure,
+			By: accepted.As, ExpiresAt: accepted.ExpiresAt, FailureCode: accepted.Failure, MaxCredits: accepted.MaxCredits,
 			Player: accepted.Player, Programme: accepted.Programme, Reason: accepted.Reason,
 		})
 		return settlementAcceptance(stored), err
@@ -41,6 +41,6 @@ func (actions *actions) SettlementUnaccept(ctx context.Context, id int64, as, re
 func settlementAcceptance(one settlement.Acceptance) cli.SettlementAcceptance {
 	return cli.SettlementAcceptance{
 		AcceptedAt: one.AcceptedAt, As: one.By, ExpiresAt: one.ExpiresAt, Failure: one.FailureCode,
-		ID: one.ID, Player: one.Player, Programme: one.Programme, Reason: one.Reason,
+		ID: one.ID, MaxCredits: one.MaxCredits, Player: one.Player, Programme: one.Programme, Reason: one.Reason,
 	}
 }

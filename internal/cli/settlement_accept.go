@@ -16,12 +16,15 @@ func (p *program) settlementAcceptCommand() *cobra.Command {
 	var accepted SettlementAcceptance
 	var until string
 	command := &cobra.Command{
-		Use:   "accept --player CODE | --programme CODE --until WHEN --reason TEXT [flags]",
+		Use:   "accept --player CODE | --programme CODE --at-most N --until WHEN --reason TEXT [flags]",
 		Short: "Accepts that a player, or a programme, cannot be paid",
 		Long: `Accepts what is known and stays so for a while, such as a frozen wallet. A run that
 ends partial is then acknowledged in your name and raises no alarm, if all that it did
-not deliver is accepted; it is told of as before, and truegreen status says how many
-acceptances there are. One that paid nobody alarms all the same.
+not deliver is accepted. It is reported as before, and truegreen status shows how many
+acceptances are in force. A run that paid nobody always raises an alarm.
+
+For a whole programme, --at-most is the number of credits in one run that may fail. A
+run with more of them raises its alarm: many wallets frozen at once are news.
 
 --until is an instant such as 2026-12-31T00:00:00Z, or a time from now such as 720h.
 truegreen settlement unaccept ends an acceptance earlier. Runs that have ended are for
@@ -31,6 +34,7 @@ truegreen settlement acknowledge.`,
 	p.asFlag(command, &accepted.As)
 	flags := command.Flags()
 	flags.StringVar(&accepted.Failure, "failure", "wallet_frozen", "what is accepted: the reason that truegreen settlement show gives")
+	flags.IntVar(&accepted.MaxCredits, "at-most", 0, "credits in one run that may fail (required for a whole programme)")
 	flags.StringVar(&accepted.Player, "player", "", "code of the player; without it, all players of --programme")
 	flags.StringVar(&accepted.Programme, "programme", "", "code of the programme; without it, all programmes for --player")
 	flags.StringVar(&until, "until", "", "when it ends, within a year: an instant, or a time from now (required)")
@@ -45,6 +49,9 @@ truegreen settlement acknowledge.`,
 		accepted.Player, accepted.Programme = strings.TrimSpace(accepted.Player), strings.TrimSpace(accepted.Programme)
 		if accepted.Player == "" && accepted.Programme == "" {
 			return WrongUsage(errors.New("--player or --programme must be given"))
+		}
+		if (accepted.Player == "") != (accepted.MaxCredits > 0) {
+			return WrongUsage(errors.New("--at-most N, above 0, belongs to --programme without --player, and is required there"))
 		}
 		var err error
 		if accepted.ExpiresAt, err = parseUntil(until); err != nil {
@@ -76,7 +83,7 @@ func (accepted SettlementAcceptance) whom() string {
 	case accepted.Programme == "":
 		return "player " + oneLine(accepted.Player)
 	case accepted.Player == "":
-		return "programme " + oneLine(accepted.Programme)
+		return fmt.Sprintf("at most %s in a run of programme %s", count(accepted.MaxCredits, "credit"), oneLine(accepted.Programme))
 	default:
 		return "player " + oneLine(accepted.Player) + " in programme " + oneLine(accepted.Programme)
 	}

@@ -85,8 +85,9 @@ type SettlementAcceptance struct {
 	ExpiresAt  time.Time `json:"expires_at"`
 	Failure    string    `json:"failure"` // such as wallet_frozen
 	ID         int64     `json:"id"`
-	Player     string    `json:"player"`    // code; empty for every player of the programme
-	Programme  string    `json:"programme"` // code; empty for every programme
+	MaxCredits int       `json:"max_credits"` // that may fail in one run; 0 where a player is named
+	Player     string    `json:"player"`      // code; empty for every player of the programme
+	Programme  string    `json:"programme"`   // code; empty for every programme
 	Reason     string    `json:"reason"`
 }
 

@@ -111,10 +111,12 @@ func TestExecute_SettlementAccept(t *testing.T) {
 	bundle = setup(t)
 	bundle.actions.accepted = []cli.SettlementAcceptance{
 		{As: "ana", ExpiresAt: time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC), Failure: "wallet_frozen", ID: 3, Player: "p-7", Programme: "weekly", Reason: "court order"},
+		{As: "ana", ExpiresAt: time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC), Failure: "wallet_frozen", ID: 4, MaxCredits: 20, Programme: "weekly", Reason: "daily"},
 	}
 	require.Equal(t, cli.ExitGood, bundle.run(t, "settlement", "accepted"))
-	require.Equal(t, `ID  FAILURE        OF                              UNTIL                 BY   REASON
-3   wallet_frozen  player p-7 in programme weekly  2026-12-31T00:00:00Z  ana  court order
+	require.Equal(t, `ID  FAILURE        OF                                               UNTIL                 BY   REASON
+3   wallet_frozen  player p-7 in programme weekly                   2026-12-31T00:00:00Z  ana  court order
+4   wallet_frozen  at most 20 credits in a run of programme weekly  2026-12-31T00:00:00Z  ana  daily
 `, bundle.out.String())
 
 	bundle = setup(t)
@@ -373,6 +375,8 @@ func TestExecute_SettlementWrongUsage(t *testing.T) {
 		errOut string
 	}{
 		"AcceptNobody":        {[]string{"accept", "--until=1h", "--reason=x"}, "--player or --programme must be given"},
+		"AcceptAProgramme":    {[]string{"accept", "--programme=x", "--until=1h", "--reason=x"}, "--at-most N, above 0, belongs to --programme without --player, and is required there"},
+		"AcceptManyOfOne":     {[]string{"accept", "--player=x", "--at-most=2", "--until=1h", "--reason=x"}, "--at-most N, above 0, belongs to --programme without --player, and is required there"},
 		"AcceptForever":       {[]string{"accept", "--player=x", "--reason=x"}, `--until must be an instant such as 2026-12-31T00:00:00Z, or a time from now such as 720h, got ""`},
 		"AcknowledgeAllOfOne": {[]string{"acknowledge", "1", "--all", "--reason=x"}, "RUN_IDs and --all do not go together"},
 		"AcknowledgeCount":    {[]string{"acknowledge", "--all", "--count=0", "--reason=x"}, "--count must be above 0, got 0"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ type Acceptance struct {
 	ExpiresAt   time.Time
 	FailureCode string
 	ID          int64
+	MaxCredits  int    // in one run, where no player is named; 0 otherwise
 	Player      string // code; empty for every player of the programme
 	Programme   string // code; empty for every programme
 	Reason      string
@@ -53,6 +55,10 @@ func (service *Service) Accept(ctx context.Context, accepted Acceptance) (Accept
 		switch {
 		case accepted.Player == "" && accepted.Programme == "":
 			return fault.Invalid("a player or a programme is required")
+		case accepted.Player == "" && (accepted.MaxCredits < 1 || accepted.MaxCredits > math.MaxInt32):
+			return fault.Invalid("for a whole programme the number of credits in one run that may fail is required, at least 1")
+		case accepted.Player != "" && accepted.MaxCredits != 0:
+			return fault.Invalid("a number of credits is for a whole programme, not for one player")
 		case !slices.Contains(acceptedCodes, accepted.FailureCode):
 			return fault.Invalid("failure %q cannot be accepted; there are %s", accepted.FailureCode, strings.Join(acceptedCodes, ", "))
 		case !accepted.ExpiresAt.After(now) || accepted.ExpiresAt.Sub(now) > maxAcceptance:
@@ -63,8 +69,12 @@ func (service *Service) Accept(ctx context.Context, accepted Acceptance) (Accept
 				return err
 			}
 		}
+		var maxCredits *int32
+		if accepted.Player == "" {
+			maxCredits = new(int32(accepted.MaxCredits))
+		}
 		accepted.ID, err = queries.SettlementAcceptanceInsert(ctx, tx, &dbsqlc.SettlementAcceptanceInsertParams{
-			AcceptedBy: accepted.By, ExpiresAt: accepted.ExpiresAt, FailureCode: accepted.FailureCode,
+			AcceptedBy: accepted.By, ExpiresAt: accepted.ExpiresAt, FailureCode: accepted.FailureCode, MaxCredits: maxCredits,
 			Player: accepted.Player, Programme: accepted.Programme, Reason: accepted.Reason,
 		})
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -88,7 +98,7 @@ func (service *Service) Accepted(ctx context.Context) ([]Acceptance, error) {
 	for _, row := range rows {
 		list = append(list, Acceptance{
 			AcceptedAt: row.AcceptedAt, By: row.AcceptedBy, ExpiresAt: row.ExpiresAt, FailureCode: row.FailureCode,
-			ID: row.ID, Player: row.Player, Programme: row.Programme, Reason: row.Reason,
+			ID: row.ID, MaxCredits: int(row.MaxCredits), Player: row.Player, Programme: row.Programme, Reason: row.Reason,
 		})
 	}
 	return list, nil

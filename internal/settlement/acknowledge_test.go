@@ -104,11 +104,14 @@ func TestService_Accept(t *testing.T) {
 	t.Parallel()
 
 	for name, tc := range map[string]struct {
-		accepted settlement.Acceptance
-		isCalm   bool
+		accepted   settlement.Acceptance
+		alsoFrozen []string
+		isCalm     bool
 	}{
 		"OfThePlayer":      {accepted: settlement.Acceptance{Player: "b"}, isCalm: true},
-		"OfTheProgramme":   {accepted: settlement.Acceptance{Programme: "weekly"}, isCalm: true},
+		"OfTheProgramme":   {accepted: settlement.Acceptance{MaxCredits: 1, Programme: "weekly"}, isCalm: true},
+		"OfOneMoreInIt":    {accepted: settlement.Acceptance{MaxCredits: 2, Programme: "weekly"}, alsoFrozen: []string{"d"}, isCalm: true},
+		"OfFewerInIt":      {accepted: settlement.Acceptance{MaxCredits: 1, Programme: "weekly"}, alsoFrozen: []string{"d"}},
 		"OfThePlayerInIt":  {accepted: settlement.Acceptance{Player: "b", Programme: "weekly"}, isCalm: true},
 		"OfAnotherPlayer":  {accepted: settlement.Acceptance{Player: "a"}},
 		"OfAnotherFailure": {accepted: settlement.Acceptance{FailureCode: "wallet_closed", Player: "b"}},
@@ -124,6 +127,10 @@ func TestService_Accept(t *testing.T) {
 			bundle.loserAt(ctx, t, "c", 1000, weekEnd().Add(time.Hour))
 			bundle.status(ctx, t, "b", activity.StatusFrozen)
 			bundle.status(ctx, t, "c", activity.StatusFrozen)
+			for _, code := range tc.alsoFrozen {
+				bundle.loser(ctx, t, code, 1000)
+				bundle.status(ctx, t, code, activity.StatusFrozen)
+			}
 			bundle.watermark(ctx, t, weekEnd().AddDate(0, 0, 7))
 			bundle.programme(ctx, t, weekly)
 			ask := tc.accepted
