@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -82,7 +83,8 @@ func (sweeper *Sweeper) Run(ctx context.Context) {
 func (sweeper *Sweeper) Sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*sweeper.config.Interval)
 	defer cancel()
-	return pgtx.Do(ctx, sweeper.pool, func(tx pgx.Tx) error {
+	var errCursor error
+	err := pgtx.Do(ctx, sweeper.pool, func(tx pgx.Tx) error {
 		locked, err := queries.OutboxSweepLock(ctx, tx)
 		if err != nil {
 			return fmt.Errorf("lock the outbox sweep: %w", err)
@@ -90,19 +92,29 @@ func (sweeper *Sweeper) Sweep(ctx context.Context) error {
 		if !locked {
 			return nil
 		}
-		_, err = queries.OutboxCursorNote(ctx, tx, &dbsqlc.OutboxCursorNoteParams{
-			MaxAge:       cursorMaxAge,
-			MinPublished: cursorMinPublished,
-		})
-		if err != nil {
-			return fmt.Errorf("note where searches for undelivered events begin: %w", err)
-		}
+		errCursor = noteCursors(ctx, tx)
 		_, err = queries.OutboxSweep(ctx, tx, &dbsqlc.OutboxSweepParams{
 			MaxAttempts:   jobs.OutboxMaxAttempts,
 			ProofInterval: sweeper.config.ProofInterval,
 		})
 		if err != nil {
 			return fmt.Errorf("insert jobs for due shards: %w", err)
+		}
+		return nil
+	})
+	return errors.Join(err, errCursor)
+}
+
+// noteCursors does so in a savepoint: the cursors only make searches cheap, and jobs are
+// inserted without them too.
+func noteCursors(ctx context.Context, tx pgx.Tx) error {
+	return pgtx.Do(ctx, tx, func(tx pgx.Tx) error {
+		_, err := queries.OutboxCursorNote(ctx, tx, &dbsqlc.OutboxCursorNoteParams{
+			MaxAge:       cursorMaxAge,
+			MinPublished: cursorMinPublished,
+		})
+		if err != nil {
+			return fmt.Errorf("note where searches for undelivered events begin: %w", err)
 		}
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -94,6 +95,18 @@ func TestSweeper_Sweep(t *testing.T) {
 				require.Equal(t, []string{"outbox_rolling 0"}, bundle.sweep(ctx, t))
 			})
 		}
+	})
+
+	t.Run("InsertsAJobThoughTheCursorCannotBeNoted", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle, _ := lost(ctx, t)
+		bundle.exec(ctx, t, `ALTER TABLE outbox_cursor ADD CHECK (stream = '') NOT VALID`)
+		sweeper := outbox.NewSweeper(bundle.db.Pool, slog.New(slog.DiscardHandler), outbox.SweeperConfig{Interval: time.Minute})
+		require.ErrorContains(t, sweeper.Sweep(ctx), "note where searches for undelivered events begin")
+		var numJobs int
+		bundle.scan(ctx, t, &numJobs, `SELECT count(*) FROM river_job WHERE kind = 'outbox_rolling'`)
+		require.Equal(t, 1, numJobs)
 	})
 
 	t.Run("AsksAnIdleStreamForProof", func(t *testing.T) {
