@@ -46,16 +46,31 @@ func TestRelay_Drain_Idle(t *testing.T) {
 		require.Equal(t, freshness.Failure, bundle.record.recorded[0].Kind)
 		require.False(t, bundle.record.recorded[0].OfItems)
 
-		// The shard rests, or each sweep would insert one more job.
-		var rests bool
-		bundle.scan(ctx, t, &rests, `SELECT count(*) = 1 FROM outbox_shard WHERE backoff_until > clock_timestamp() AND lease_owner IS NULL`)
-		require.True(t, rests)
-		bundle.exec(ctx, t, `UPDATE outbox_shard SET backoff_until = NULL`)
 
 		bundle.broker.refuse(nil)
 		_, err = bundle.relay.Drain(ctx, bundle.pass(ctx, t, "k"))
 		require.NoError(t, err)
 		require.Equal(t, freshness.Success, bundle.record.completed[0].Kind)
+	})
+
+	t.Run("KeepsNoHealthyProcessFromTheShard", func(t *testing.T) {
+		t.Parallel()
+		ctx := t.Context()
+		bundle := setup(ctx, t)
+		pass := bundle.pass(ctx, t, "k")
+		refused := &stubBroker{refuses: &outbox.BrokerError{Address: "broker:4222", Err: errAway, Refused: true}}
+		relay, err := outbox.NewRelay(bundle.db.Pool, refused, bundle.record, outbox.Config{WorkerID: "test-2"})
+		require.NoError(t, err)
+		_, err = relay.Drain(ctx, pass)
+		require.ErrorIs(t, err, errAway)
+
+		bundle.stage(ctx, t, "k")
+		var numJobs int
+		bundle.scan(ctx, t, &numJobs, `SELECT count(*) FROM river_job WHERE kind = 'outbox_rolling'`)
+		require.Equal(t, 1, numJobs, "the append wakes somebody")
+		result, err := bundle.relay.Drain(ctx, pass)
+		require.NoError(t, err)
+		require.Equal(t, 1, result.NumPublished)
 	})
 
 	t.Run("AsksOncePerInterval", func(t *testing.T) {

@@ -80,7 +80,8 @@ func (drain *drain) progress(ctx context.Context, tx pgx.Tx) (freshness.Progress
 }
 
 // unproven fails a pass that had nothing to send to a broker that would not take it. The
-// shard rests, as after any outage.
+// shard does not rest: the broker may refuse this process alone, and others must publish
+// what comes.
 func (drain *drain) unproven(ctx context.Context, cause error) error {
 	if ctx.Err() != nil {
 		return drain.interrupt(ctx)
@@ -88,7 +89,7 @@ func (drain *drain) unproven(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTimeout)
 	defer cancel()
 	err := pgtx.Do(ctx, drain.relay.pool, func(tx pgx.Tx) error {
-		if err := drain.backOff(ctx, tx, drain.relay.config.retryDelay(drain.pass.Attempt)); err != nil {
+		if err := drain.release(ctx, tx); err != nil {
 			return err
 		}
 		return drain.relay.recorder.Record(ctx, tx, freshness.Progress{Err: cause, Kind: freshness.Failure, Loop: drain.pass.Stream.Loop()})
