@@ -15,6 +15,7 @@ SELECT
     progress.loop,
     (CASE WHEN progress.last_failure_at >= $1::timestamptz THEN progress.consecutive_failures ELSE 0 END)::integer AS consecutive_failures,
     coalesce(greatest(clock_timestamp() - progress.last_failure_at, interval '0'), interval '0')::interval AS failure_age,
+    progress.failed_by_broker,
     coalesce(progress.fleet_failures >= progress.consecutive_failures AND progress.last_failure_at < (
         SELECT max(fleet.last_success_at)
         FROM loop_progress AS fleet
@@ -36,6 +37,7 @@ type LoopProgressListOwnRow struct {
 	Loop                string
 	ConsecutiveFailures int32
 	FailureAge          time.Duration
+	FailedByBroker      bool
 	IsShared            bool
 	LastError           string
 	HasSucceeded        bool
@@ -59,6 +61,7 @@ func (q *Queries) LoopProgressListOwn(ctx context.Context, db DBTX, arg *LoopPro
 			&i.Loop,
 			&i.ConsecutiveFailures,
 			&i.FailureAge,
+			&i.FailedByBroker,
 			&i.IsShared,
 			&i.LastError,
 			&i.HasSucceeded,
@@ -75,11 +78,12 @@ func (q *Queries) LoopProgressListOwn(ctx context.Context, db DBTX, arg *LoopPro
 }
 
 const loopProgressRecordFailure = `-- name: LoopProgressRecordFailure :exec
-INSERT INTO loop_progress AS progress (loop, worker_id, consecutive_failures, fleet_failures, last_error, last_failure_at)
-VALUES ($1, $2, CASE WHEN $3::boolean THEN 1 ELSE 0 END, 1, $4::text, clock_timestamp())
+INSERT INTO loop_progress AS progress (loop, worker_id, consecutive_failures, failed_by_broker, fleet_failures, last_error, last_failure_at)
+VALUES ($1, $2, CASE WHEN $3::boolean THEN 1 ELSE 0 END, $3::boolean AND $4::boolean, 1, $5::text, clock_timestamp())
 ON CONFLICT (loop, worker_id) DO UPDATE
 SET
     consecutive_failures = progress.consecutive_failures + excluded.consecutive_failures,
+    failed_by_broker = CASE WHEN $3::boolean THEN excluded.failed_by_broker ELSE progress.failed_by_broker END,
     fleet_failures = CASE
         WHEN progress.last_failure_at <= (
             SELECT max(fleet.last_success_at)
@@ -96,6 +100,7 @@ type LoopProgressRecordFailureParams struct {
 	Loop      string
 	WorkerID  string
 	IsOwn     bool
+	OfBroker  bool
 	LastError string
 }
 
@@ -106,6 +111,7 @@ func (q *Queries) LoopProgressRecordFailure(ctx context.Context, db DBTX, arg *L
 		arg.Loop,
 		arg.WorkerID,
 		arg.IsOwn,
+		arg.OfBroker,
 		arg.LastError,
 	)
 	return err

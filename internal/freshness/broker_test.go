@@ -30,7 +30,7 @@ func TestEvaluate_Broker(t *testing.T) {
 	failedAgo := func(age time.Duration, isShared bool) func(*freshness.Evidence) {
 		return func(evidence *freshness.Evidence) {
 			own(3, false, 0)(evidence)
-			evidence.Own[0].FailureAge, evidence.Own[0].IsShared = age, isShared
+			evidence.Own[0].FailedByBroker, evidence.Own[0].FailureAge, evidence.Own[0].IsShared = true, age, isShared
 		}
 	}
 
@@ -56,6 +56,9 @@ func TestEvaluate_Broker(t *testing.T) {
 
 		// Nobody owes a process a pass to succeed in: its own answers are the newer evidence.
 		{"OwnFailuresAndAGoodAnswerSince", broker(good, failedAgo(11*time.Second, false)), ""},
+		{"OwnFailuresThatTheBrokerDidNotCause", broker(good, failedAgo(11*time.Second, false), func(evidence *freshness.Evidence) {
+			evidence.Own[0].FailedByBroker = false
+		}), freshness.CodeOwnFailures},
 		{"OwnFailuresOfThisMoment", broker(good, failedAgo(9*time.Second, false)), freshness.CodeOwnFailures},
 		{"OwnFailuresAndNoGoodAnswerSince", broker(freshness.BrokerEvidence{AnswerAge: time.Minute, Answered: true, NumFailed: 1}, failedAgo(11*time.Second, false)), freshness.CodeOwnFailures},
 		{"OwnFailuresOfALoopWithoutBroker", failedAgo(time.Hour, false), freshness.CodeOwnFailures},

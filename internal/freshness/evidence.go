@@ -97,6 +97,7 @@ type SchemaEvidence struct {
 // OwnProgress is what this process, since its start, did on one loop.
 type OwnProgress struct {
 	ConsecutiveFailures int           // since its own last success
+	FailedByBroker      bool          // the broker caused the last of them
 	FailureAge          time.Duration // since the last failure
 	HasSucceeded        bool
 	IsShared            bool // the whole fleet failed with it, and has succeeded since

@@ -121,6 +121,9 @@ func (own OwnProgress) isOver(evidence Evidence, limits Limits, loop LoopStatus)
 	if own.IsShared && own.FailureAge > loop.LateAfter {
 		return true
 	}
+	if !own.FailedByBroker {
+		return false // the broker answers for nothing else
+	}
 	broker, known := evidence.brokerOf(loop.Loop)
 	return known && broker.isGood() && own.FailureAge > limits.OwnFailures && broker.AnswerAge < own.FailureAge
 }

@@ -223,6 +223,7 @@ func (prober *prober) readOwn(ctx context.Context) ([]OwnProgress, error) {
 	for i, row := range rows {
 		own[i] = OwnProgress{
 			ConsecutiveFailures: int(row.ConsecutiveFailures),
+			FailedByBroker:      row.FailedByBroker,
 			FailureAge:          row.FailureAge,
 			HasSucceeded:        row.HasSucceeded,
 			IsShared:            row.IsShared,

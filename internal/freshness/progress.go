@@ -60,7 +60,10 @@ type Progress struct {
 	// OfItems says of a Failure that single items failed, as they would in any other
 	// process: it counts against the loop, and not against this process.
 	OfItems bool
-	Result  any // JSON that the completed job shows as its output; nil for none
+	// OfBroker says of a Failure that the broker caused it, so that a good answer of the
+	// broker since says more of this process.
+	OfBroker bool
+	Result   any // JSON that the completed job shows as its output; nil for none
 }
 
 // Recorder stores the progress of one worker.
@@ -104,6 +107,7 @@ func (recorder *Recorder) Record(ctx context.Context, tx pgx.Tx, progress Progre
 			IsOwn:     !progress.OfItems,
 			LastError: errorText(progress.Err),
 			Loop:      progress.Loop,
+			OfBroker:  progress.OfBroker,
 			WorkerID:  recorder.workerID,
 		})
 	case Neutral:

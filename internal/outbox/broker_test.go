@@ -46,6 +46,7 @@ func TestRelay_Drain_Idle(t *testing.T) {
 		require.Equal(t, freshness.Failure, bundle.record.recorded[0].Kind)
 		require.False(t, bundle.record.recorded[0].OfItems)
 
+		require.True(t, bundle.record.recorded[0].OfBroker)
 
 		bundle.broker.refuse(nil)
 		_, err = bundle.relay.Drain(ctx, bundle.pass(ctx, t, "k"))

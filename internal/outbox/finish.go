@@ -92,7 +92,9 @@ func (drain *drain) unproven(ctx context.Context, cause error) error {
 		if err := drain.release(ctx, tx); err != nil {
 			return err
 		}
-		return drain.relay.recorder.Record(ctx, tx, freshness.Progress{Err: cause, Kind: freshness.Failure, Loop: drain.pass.Stream.Loop()})
+		return drain.relay.recorder.Record(ctx, tx, freshness.Progress{
+			Err: cause, Kind: freshness.Failure, Loop: drain.pass.Stream.Loop(), OfBroker: true,
+		})
 	})
 	return errors.Join(cause, err)
 }

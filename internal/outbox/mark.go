@@ -158,7 +158,7 @@ func (drain *drain) record(ctx context.Context, tx pgx.Tx, marks settled, leaseL
 		progress.Kind, progress.Err = freshness.Failure, drain.unmarked
 	case progress.NumItems > 0:
 	case drain.outage != nil && !leaseLost:
-		progress.Kind, progress.Err = freshness.Failure, drain.outage
+		progress.Kind, progress.Err, progress.OfBroker = freshness.Failure, drain.outage, true
 	default:
 		return nil
 	}

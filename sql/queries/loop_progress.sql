@@ -1,11 +1,12 @@
 -- name: LoopProgressRecordFailure :exec
 -- LoopProgressRecordFailure counts a failed pass of a worker: since the worker's
 -- own last success if it is_own, and since any worker's.
-INSERT INTO loop_progress AS progress (loop, worker_id, consecutive_failures, fleet_failures, last_error, last_failure_at)
-VALUES (@loop, @worker_id, CASE WHEN @is_own::boolean THEN 1 ELSE 0 END, 1, @last_error::text, clock_timestamp())
+INSERT INTO loop_progress AS progress (loop, worker_id, consecutive_failures, failed_by_broker, fleet_failures, last_error, last_failure_at)
+VALUES (@loop, @worker_id, CASE WHEN @is_own::boolean THEN 1 ELSE 0 END, @is_own::boolean AND @of_broker::boolean, 1, @last_error::text, clock_timestamp())
 ON CONFLICT (loop, worker_id) DO UPDATE
 SET
     consecutive_failures = progress.consecutive_failures + excluded.consecutive_failures,
+    failed_by_broker = CASE WHEN @is_own::boolean THEN excluded.failed_by_broker ELSE progress.failed_by_broker END,
     fleet_failures = CASE
         WHEN progress.last_failure_at <= (
             SELECT max(fleet.last_success_at)
@@ -54,6 +55,7 @@ SELECT
     progress.loop,
     (CASE WHEN progress.last_failure_at >= @since::timestamptz THEN progress.consecutive_failures ELSE 0 END)::integer AS consecutive_failures,
     coalesce(greatest(clock_timestamp() - progress.last_failure_at, interval '0'), interval '0')::interval AS failure_age,
+    progress.failed_by_broker,
     coalesce(progress.fleet_failures >= progress.consecutive_failures AND progress.last_failure_at < (
         SELECT max(fleet.last_success_at)
         FROM loop_progress AS fleet
