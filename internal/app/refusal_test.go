@@ -207,8 +207,8 @@ func TestRun_UnknownNames(t *testing.T) {
 		refuse("there is no player nosuch", "settlement", "accept", "--player=nosuch", "--until=1h", "--reason=x")
 		refuse("there is no acceptance 1 that is not revoked: see truegreen settlement accepted", "settlement", "unaccept", "1", "--reason=x")
 		refuse(`failure "bad" cannot be accepted; there are wallet_closed, wallet_frozen, wallet_missing`,
-			"settlement", "accept", "--programme=daily", "--failure=bad", "--until=1h", "--reason=x")
-		refuse("it must expire within a year from now", "settlement", "accept", "--programme=daily", "--until=99999h", "--reason=x")
+			"settlement", "accept", "--programme=daily", "--at-most=3", "--failure=bad", "--until=1h", "--reason=x")
+		refuse("it must expire within a year from now", "settlement", "accept", "--programme=daily", "--at-most=3", "--until=99999h", "--reason=x")
 		refuse("there is no version 2; the newest is 1", "programmes", "approve", "daily", "2")
 	})
 }

@@ -85,6 +85,12 @@ func (report *statusReporter) raise(level cli.Level, format string, args ...any)
 // statusReport turns what was read into what is shown.
 func statusReport(read standing) cli.StatusReport {
 	report := &statusReporter{cli.StatusReport{Level: cli.LevelGood}}
+	for list, err := range map[string]error{"accepted": read.acceptedErr, "loops": read.loopsErr, "streams": read.streamsErr, "workers": read.workersErr} {
+		if err != nil {
+			report.Unread = append(report.Unread, list)
+		}
+	}
+	slices.Sort(report.Unread)
 	if read.loopsErr != nil {
 		report.raise(cli.LevelBad, "loops not read: %v", read.loopsErr)
 	} else {

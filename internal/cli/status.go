@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type StatusReport struct {
 	NumMoreAlarms int                    `json:"num_more_alarms"` // that stand too
 	Reasons       []string               `json:"reasons"`         // why Level is not good, one sentence each
 	Streams       []StreamStatus         `json:"streams"`
+	Unread        []string               `json:"unread"` // lists that are not known and therefore empty: accepted, loops, streams, workers
 	Workers       []WorkerStatus         `json:"workers"`
 }
 
@@ -230,6 +232,7 @@ func (report StatusReport) withoutNil() StatusReport {
 	report.Loops = append([]LoopStatus{}, report.Loops...)
 	report.Reasons = append([]string{}, report.Reasons...)
 	report.Streams = append([]StreamStatus{}, report.Streams...)
+	report.Unread = append([]string{}, report.Unread...)
 	report.Workers = append([]WorkerStatus{}, report.Workers...)
 	for i, worker := range report.Workers {
 		report.Workers[i].Queues = append([]string{}, worker.Queues...)
@@ -263,9 +266,13 @@ func (report StatusReport) text() string {
 			ageOr(loop.OldestDueAge, "-", ""), strconv.Itoa(loop.ConsecutiveFailures), orDash(oneLine(note)),
 		})
 	}
-	text.WriteString("\n" + orNone(rows, "no loop is registered: no worker ever started on this database\n"))
+	text.WriteString("\n" + orNone(rows, report.orUnread("loops", "no loop is registered: no worker ever started on this database")))
 
-	text.WriteString("\n" + streamTable(report.Streams))
+	if len(report.Streams) > 0 {
+		text.WriteString("\n" + streamTable(report.Streams))
+	} else {
+		text.WriteString("\n" + report.orUnread("streams", "no streams"))
+	}
 
 	rows = [][]string{{"WORKER", "READY", "SEEN", "QUEUES", "REASONS"}}
 	for _, worker := range report.Workers {
@@ -278,8 +285,16 @@ func (report StatusReport) text() string {
 			orDash(oneLine(strings.Join(worker.Reasons, "; "))),
 		})
 	}
-	text.WriteString("\n" + orNone(rows, "no worker was seen lately\n"))
+	text.WriteString("\n" + orNone(rows, report.orUnread("workers", "no worker was seen lately")))
 	return text.String()
+}
+
+// orUnread says of an empty list that it is not known, or else that there is none.
+func (report StatusReport) orUnread(list, none string) string {
+	if slices.Contains(report.Unread, list) {
+		return list + ": could not be read, see above\n"
+	}
+	return none + "\n"
 }
 
 // streamTable counts the events of streams.

@@ -90,7 +90,7 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 				"blocked": 0, "delayed": 0, "last_published_age_ms": null, "name": "rolling",
 				"oldest_due_age_ms": null, "parked": 0, "pending": 0, "published": 0
 			}],
-			"workers": [{
+			"unread": [], "workers": [{
 				"id": "host-2-bb", "queues": ["outbox_wallet"], "ready": true, "reasons": [], "seen_age_ms": 4000, "version": "v1"
 			}]
 		}`, bundle.out.String())
@@ -102,7 +102,21 @@ host-2-bb  yes    4s ago  outbox_wallet                 -
 		bundle := setup(t)
 		bundle.actions.report = cli.StatusReport{Level: cli.LevelGood, NumMoreAlarms: 3}
 		require.Equal(t, cli.ExitGood, bundle.run(t, "status", "--json"))
-		require.JSONEq(t, `{"accepted": [], "alarms": [], "level": "good", "loops": [], "num_more_alarms": 3, "reasons": [], "streams": [], "workers": []}`, bundle.out.String())
+		require.JSONEq(t, `{"accepted": [], "alarms": [], "level": "good", "loops": [], "num_more_alarms": 3, "reasons": [], "streams": [], "unread": [], "workers": []}`, bundle.out.String())
+	})
+
+	t.Run("TakesNoUnreadListForAnEmptyOne", func(t *testing.T) {
+		t.Parallel()
+
+		bundle := setup(t)
+		bundle.actions.report = cli.StatusReport{Level: cli.LevelBad, Unread: []string{"loops", "streams", "workers"}}
+		require.Equal(t, cli.ExitBad, bundle.run(t, "status"))
+		require.Equal(t, "bad\n\nloops: could not be read, see above\n\nstreams: could not be read, see above\n\nworkers: could not be read, see above\n", bundle.out.String())
+
+		bundle = setup(t)
+		bundle.actions.report = cli.StatusReport{Level: cli.LevelGood}
+		require.Equal(t, cli.ExitGood, bundle.run(t, "status"))
+		require.Equal(t, "good\n\nno loop is registered: no worker ever started on this database\n\nno streams\n\nno worker was seen lately\n", bundle.out.String())
 	})
 
 	t.Run("IsBadWhenItCannotBeFoundOut", func(t *testing.T) {

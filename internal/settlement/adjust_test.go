@@ -183,14 +183,14 @@ func TestService_Adjust(t *testing.T) {
 		config.LockTimeout = 15 * time.Second
 		bundle := setup(ctx, t, config)
 		bundle.programme(ctx, t, weekly)
-		for n := range 20 {
+		for n := range 60 {
 			bundle.loser(ctx, t, numbered(n), 1000)
 		}
 		bundle.status(ctx, t, numbered(0), activity.StatusFrozen)
 		bundle.watermark(ctx, t, weekEnd())
 		bundle.work(ctx, t)
 		require.Equal(t, "partial", bundle.settle(ctx, t).Outcome)
-		for n := range 20 {
+		for n := range 60 {
 			bundle.late(ctx, t, numbered(n), 500, 0)
 		}
 		release := bundle.lockWallet(ctx, t, numbered(1))

@@ -169,7 +169,9 @@ func TestService_Retry(t *testing.T) {
 		config.LockTimeout = 15 * time.Second
 		bundle := setup(ctx, t, config)
 		bundle.programme(ctx, t, weekly)
-		const numPlayers = 20
+		// Many, because the next chunk may take the run before the person does, again
+		// and again where processors are few.
+		const numPlayers = 100
 		for n := range numPlayers {
 			bundle.loser(ctx, t, numbered(n), 1000)
 		}

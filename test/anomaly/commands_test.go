@@ -78,7 +78,7 @@ func (c command) run(ctx context.Context, t *testing.T, trial *trial) outcome {
 		require.Equal(t, c.exit, code, errOut.String()+out.String())
 	}
 	got := outcome{err: withoutLog(errOut.String()), output: fmt.Sprintf("exit %d\n%s", code, passing.ReplaceAllString(out.String(), "…"))}
-	if got.err == "" && strings.Contains(got.output, anomaly.Message) {
+	if got.err == "" && (strings.Contains(got.output, anomaly.Message) || strings.Contains(got.output, " not read: ")) {
 		got.err = got.output // it is among what was found
 	}
 	return got
