@@ -115,6 +115,24 @@ func TestRecorder_Record(t *testing.T) {
 		require.False(t, isShared(), "w2 succeeded between two failures of w1")
 	})
 
+	t.Run("KeepsWhetherTheBrokerCausedTheLastOwnFailure", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		tx, _ := txBundle(ctx, t)
+		ofBroker, ofItems := failure, failure
+		ofBroker.OfBroker, ofItems.OfItems = true, true
+		for _, step := range []struct {
+			progress freshness.Progress
+			want     bool
+		}{{failure, false}, {ofBroker, true}, {ofItems, true}, {failure, false}, {ofItems, false}} {
+			record(ctx, t, tx, "w1", step.progress)
+			rows, err := dbsqlc.New().LoopProgressListOwn(ctx, tx, &dbsqlc.LoopProgressListOwnParams{Since: time.Unix(0, 0), WorkerID: "w1"})
+			require.NoError(t, err)
+			require.Equal(t, step.want, rows[0].FailedByBroker)
+		}
+	})
+
 	t.Run("StoresAnyText", func(t *testing.T) {
 		t.Parallel()
 
