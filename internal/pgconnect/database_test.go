@@ -3,6 +3,7 @@ package pgconnect_test
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -70,6 +71,27 @@ func TestDatabase_Connect(t *testing.T) {
 		}
 	})
 
+	t.Run("WhatTheURLGivesWinsOverWhatOnlyNewerServersHave", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		url := dbtest.Server(ctx, t)
+		require.Equal(t, []string{"0", "0", "0"}, show(ctx, t, parse(t, url), pgconnect.Options{}, "idle_session_timeout"))
+		require.Equal(t, []string{"7min", "7min", "7min"}, show(ctx, t, parse(t, url, "idle_session_timeout=7min"), pgconnect.Options{}, "idle_session_timeout"))
+
+		conn, err := parse(t, url).Connect(ctx, pgconnect.Options{})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, conn.Close(ctx)) }()
+		var isKnown bool
+		require.NoError(t, conn.QueryRow(ctx, "SELECT current_setting('transaction_timeout', true) IS NOT NULL").Scan(&isKnown))
+		database := parse(t, url, "transaction_timeout=7min")
+		if isKnown {
+			require.Equal(t, []string{"7min", "7min", "7min"}, show(ctx, t, database, pgconnect.Options{}, "transaction_timeout"))
+		} else {
+			require.ErrorContains(t, database.Check(ctx), `unrecognized configuration parameter "transaction_timeout"`)
+		}
+	})
+
 	t.Run("AnUnknownSettingIsRefusedByName", func(t *testing.T) {
 		t.Parallel()
 
@@ -123,4 +145,28 @@ func TestDatabase_Check(t *testing.T) {
 	err := parse(t, "postgres://nobody:hush@127.0.0.1:1/nothing").Check(ctx)
 	require.ErrorContains(t, err, "127.0.0.1:1")
 	require.NotContains(t, err.Error(), "hush")
+}
+
+func TestDatabase_Check_OneFreeSlot(t *testing.T) {
+	t.Parallel()
+
+	ctx := t.Context()
+	db := dbtest.Empty(ctx, t)
+	role := strings.ReplaceAll(db.Pool.Config().ConnConfig.Database+"_one", "-", "_")
+	_, err := db.Pool.Exec(ctx, "CREATE ROLE "+role+" LOGIN PASSWORD 'x' CONNECTION LIMIT 1")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := db.Pool.Exec(context.WithoutCancel(ctx), "DROP ROLE "+role)
+		require.NoError(t, err)
+	})
+	address, err := url.Parse(db.URL)
+	require.NoError(t, err)
+	address.User = url.UserPassword(role, "x")
+	database := parse(t, address.String())
+	require.NoError(t, database.Check(ctx))
+
+	only, err := database.Connect(ctx, pgconnect.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, only.Close(ctx)) }()
+	require.ErrorContains(t, database.Check(ctx), "too many connections", "without any room there is nothing to look at")
 }

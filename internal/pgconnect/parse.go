@@ -153,7 +153,7 @@ func checkFixed(settings map[string]string) error {
 			delete(settings, name)
 			continue
 		}
-		for _, fixed := range sessionSettings {
+		for _, fixed := range append(sessionSettings[:len(sessionSettings):len(sessionSettings)], replicationRole) {
 			if !fixed.byDefault && strings.EqualFold(name, fixed.name) {
 				if plain(settings[name]) != plain(fixed.value) {
 					return fmt.Errorf("option %q must be %q, which Truegreen relies on, got %q: remove it", name, fixed.value, settings[name])

@@ -46,6 +46,7 @@ func TestParse(t *testing.T) {
 			"postgres://u:hush@h/d?Default_Transaction_Isolation=serializable":      `option "default_transaction_isolation" must be "read committed"`,
 			"postgres://u:hush@h/d?options=-c%20standard_conforming_strings%3Doff":  `option "standard_conforming_strings" must be "on"`,
 			"postgres://u:hush@h/d?options=--row-security%3Don":                     `option "row_security" must be "off"`,
+			"postgres://u:hush@h/d?session_replication_role=replica":                `option "session_replication_role" must be "origin"`,
 			"postgres://u:hush@h/d?options=-B%2016":                                 `option "options" may hold -c name=value and --name=value, got "-B"`,
 			"postgres://u:hush@h/d?options=-c":                                      `option "options" may hold -c name=value and --name=value, got "-c"`,
 			"postgres://u:hush@h/d?default_query_exec_mode=simple_protocol":         `option "default_query_exec_mode" must be cache_statement, cache_describe or describe_exec, got "simple_protocol"`,

@@ -27,14 +27,37 @@ var startupParameters = []string{
 // server connection of its own, or one for each transaction.
 type pooler struct {
 	byTransaction bool
-	isSilent      atomic.Bool // answers no statement
-	refusal       string      // of every statement, as where the server is down
-	roundRobin    bool        // of the idle connections, take the one that was used longest ago
+	delay         time.Duration // of each answer, as on a long line
+	isFull        string        // "client": a second one is refused, "server": a second one waits
+	isSilent      atomic.Bool   // answers no statement
+	refusal       string        // of every statement, as where the server is down
+	roundRobin    bool          // of the idle connections, take the one that was used longest ago
 	server        string
 	t             *testing.T
 
-	mu   sync.Mutex
-	idle []*pgconn.HijackedConn
+	numRoundTrips atomic.Int32 // of statements
+
+	mu         sync.Mutex
+	idle       []*pgconn.HijackedConn
+	numClients int
+	numServers int // in use
+}
+
+// admit counts one more of num, unless the pooler is full.
+func (p *pooler) admit(num *int, full string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.isFull == full && *num > 0 {
+		return false
+	}
+	*num++
+	return true
+}
+
+func (p *pooler) leave(num *int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	*num--
 }
 
 // startPooler returns the URL that leads through the pooler.
@@ -86,6 +109,12 @@ func (p *pooler) serve(conn net.Conn) {
 			return
 		}
 	}
+	if !p.admit(&p.numClients, "client") {
+		client.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: "08P01", Message: "no more connections allowed (max_client_conn)"})
+		_ = client.Flush()
+		return
+	}
+	defer p.leave(&p.numClients)
 	client.Send(&pgproto3.AuthenticationOk{})
 	client.Send(&pgproto3.ParameterStatus{Name: "client_encoding", Value: "UTF8"})
 	client.Send(&pgproto3.ParameterStatus{Name: "standard_conforming_strings", Value: "on"})
@@ -99,6 +128,7 @@ func (p *pooler) serve(conn net.Conn) {
 	defer func() {
 		if server != nil {
 			_ = server.Conn.Close()
+			p.leave(&p.numServers)
 		}
 	}()
 	for {
@@ -118,6 +148,9 @@ func (p *pooler) serve(conn net.Conn) {
 			return
 		}
 		if server == nil {
+			if !p.admit(&p.numServers, "server") {
+				continue
+			}
 			if server = p.take(); server == nil {
 				return
 			}
@@ -125,12 +158,15 @@ func (p *pooler) serve(conn net.Conn) {
 		server.Frontend.Send(message)
 		switch message.(type) {
 		case *pgproto3.Query, *pgproto3.Sync:
+			p.numRoundTrips.Add(1)
+			<-time.After(p.delay)
 			status, err := relay(client, server)
 			if err != nil {
 				return
 			}
 			if p.byTransaction && status == 'I' {
 				p.give(server)
+				p.leave(&p.numServers)
 				server = nil
 			}
 		}
@@ -217,6 +253,31 @@ func TestDatabase_Pooler(t *testing.T) {
 		require.NoError(t, pool.Ping(ctx))
 	})
 
+	t.Run("FarAwayIsNotRefused", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		require.NoError(t, parse(t, startPooler(ctx, t, &pooler{delay: 700 * time.Millisecond})).Check(ctx))
+	})
+
+	t.Run("IsAskedOnceForEachRoundTrip", func(t *testing.T) {
+		t.Parallel()
+
+		ctx := t.Context()
+		asked := &pooler{}
+		require.NoError(t, parse(t, startPooler(ctx, t, asked)).Check(ctx))
+		require.LessOrEqual(t, asked.numRoundTrips.Load(), int32(2+2*8+3), "the first questions, the rounds, and settings of one connection")
+	})
+
+	for _, full := range []string{"client", "server"} {
+		t.Run("WithRoomForOneIsNotRefused/"+full, func(t *testing.T) {
+			t.Parallel()
+
+			ctx := t.Context()
+			require.NoError(t, parse(t, startPooler(ctx, t, &pooler{isFull: full})).Check(ctx))
+		})
+	}
+
 	for name, tc := range map[string]struct {
 		isPooling bool
 		refusal   string
@@ -246,6 +307,8 @@ func TestDatabase_Pooler(t *testing.T) {
 		"ByTransactionIsRefused":           {pooler: &pooler{byTransaction: true}},
 		"ByTransactionWithOthersIsRefused": {numIdle: 5, pooler: &pooler{byTransaction: true}},
 		"ByTransactionInTurnsIsRefused":    {numIdle: 5, pooler: &pooler{byTransaction: true, roundRobin: true}},
+		"ByTransactionInTwoTurnsIsRefused": {numIdle: 2, pooler: &pooler{byTransaction: true, roundRobin: true}},
+		"ByTransactionFarAwayIsRefused":    {numIdle: 2, pooler: &pooler{byTransaction: true, roundRobin: true, delay: 700 * time.Millisecond}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

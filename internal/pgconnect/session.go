@@ -31,8 +31,7 @@ var sessionSettings = []sessionSetting{
 	{true, "statement_timeout", "0"}, // contexts bound our statements
 	{true, "lock_timeout", "0"},
 	{true, "idle_in_transaction_session_timeout", "0"},
-	{true, "idle_session_timeout", "0"}, // a pool's connections are idle for long
-	{false, "client_encoding", "UTF8"},  // other encodings lose or refuse text
+	{false, "client_encoding", "UTF8"}, // other encodings lose or refuse text
 	{false, "standard_conforming_strings", "on"},
 	{false, "default_transaction_isolation", "read committed"}, // after a lock, we read what its last holder wrote
 	{false, "default_transaction_deferrable", "off"},
@@ -54,6 +53,18 @@ var sessionSettings = []sessionSetting{
 	{true, "client_min_messages", "notice"},
 	{true, "escape_string_warning", "on"},
 }
+
+// newerSettings are like those of [sessionSettings] that the URL and [Options] may
+// give, but the server may be too old to have them: they are asked for only where it
+// has them, and only if nobody gives another value.
+var newerSettings = []sessionSetting{
+	{true, "idle_session_timeout", "0"}, // a pool's connections are idle for long
+	{true, "transaction_timeout", "0"},  // from 17 on
+}
+
+// replicationRole is set only where it is another: to change it takes a right that few
+// roles have.
+var replicationRole = sessionSetting{false, "session_replication_role", "origin"}
 
 // EncodingError is a database that cannot store every text.
 type EncodingError struct{ Encoding string }
@@ -125,11 +136,10 @@ func (database *Database) prepare(ctx context.Context, conn *pgconn.PgConn, sett
 	if got.clientEncoding != "UTF8" {
 		return &SettingError{Cause: errNotTaken, Name: "client_encoding", Value: got.clientEncoding, Want: "UTF8"}
 	}
-	// With "replica" neither our triggers nor foreign keys are looked at. To change it
-	// takes a right that few roles have, so it is left alone where it is as it should.
-	if got.replicationRole != "origin" {
+	// With "replica" neither our triggers nor foreign keys are looked at.
+	if got.replicationRole != replicationRole.value {
 		if err := exec(ctx, conn, "SET session_replication_role = 'origin'"); err != nil {
-			return &SettingError{Cause: err, Name: "session_replication_role", Value: got.replicationRole, Want: "origin"}
+			return &SettingError{Cause: err, Name: replicationRole.name, Value: got.replicationRole, Want: replicationRole.value}
 		}
 	}
 	// What was committed must survive a crash: an operator who wants it otherwise says
@@ -162,8 +172,12 @@ func (database *Database) apply(ctx context.Context, conn *pgconn.PgConn, settin
 	columns := []string{
 		"current_setting('server_encoding')", "current_setting('client_encoding')", "current_setting('session_replication_role')",
 		"current_setting('synchronous_commit')", "current_setting('search_path')",
-		// Servers from 17 on have it.
-		"CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', false) END",
+	}
+	for _, setting := range newerSettings {
+		if _, given := settings[setting.name]; !given {
+			columns = append(columns, fmt.Sprintf("CASE WHEN current_setting('%[1]s', true) IS NOT NULL THEN set_config('%[1]s', '%[2]s', false) END",
+				setting.name, setting.value))
+		}
 	}
 	var values [][]byte
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
