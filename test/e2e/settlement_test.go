@@ -368,8 +368,10 @@ func TestSettlement_Tick(t *testing.T) {
 			_, err := s.database.Pool.Exec(ctx, broken.breakIt)
 			require.NoError(t, err)
 			s.promote(ctx, t, cashback)
-			a := settling.waitFor(t, "/readyz", "red", func(a answer) bool { return a.Code == http.StatusServiceUnavailable })
-			require.True(t, a.has(broken.code, "settlement_tick"), "%+v", a)
+			// A slow machine may be red before, because it cannot read the loops in time.
+			settling.waitFor(t, "/readyz", "red", func(a answer) bool {
+				return a.Code == http.StatusServiceUnavailable && a.has(broken.code, "settlement_tick")
+			})
 			require.Equal(t, http.StatusOK, settling.probe(t, "/livez").Code)
 			require.Equal(t, http.StatusOK, publishing.probe(t, "/readyz").Code)
 
