@@ -125,7 +125,7 @@ func (world *evidenceWorld) deliver(ctx context.Context, b *testing.B, num int) 
 	}
 }
 
-// beat records passes: each writes the rows of its shard and its progress anew.
+// beat records passes: each writes the rows of its shard and its progress again.
 func (world *evidenceWorld) beat(ctx context.Context, b *testing.B, num int) {
 	b.Helper()
 	world.exec(ctx, b, fmt.Sprintf(`

@@ -61,7 +61,7 @@ func TestGuide(t *testing.T) {
 		}
 		_, err = activity.ParseLine([]byte(`{"type":"nothing"}`))
 		require.Error(t, err)
-		_, types, _ := strings.Cut(err.Error(), "is none of ")
+		_, types, _ := strings.Cut(err.Error(), "is not one of ")
 		for _, name := range strings.Split(types, ", ") {
 			require.Contains(t, guide, "\n| `"+name+"` | ")
 			require.Contains(t, block("jsonl"), `{"type":"`+name+`",`)

@@ -100,7 +100,7 @@ func (line *Line) Validate() error {
 }
 
 func unknownType(given string) error {
-	return fault.Invalid("type %q is none of agent, player, deposit, withdrawal, bet, result, void, watermark", shorten(given))
+	return fault.Invalid("type %q is not one of agent, player, deposit, withdrawal, bet, result, void, watermark", shorten(given))
 }
 
 // check returns what is wrong with one field, "" if nothing is.

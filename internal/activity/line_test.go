@@ -99,7 +99,7 @@ func wrongLines() []wrongLine {
 		{`{"type":"\ud800"}`, `a string in it is no valid text: {"type":"\ud800"}`},
 		{`{}`, `type is missing`},
 		{`{"type":7}`, `type must be a string, not a number`},
-		{`{"type":"refund"}`, `type "refund" is none of agent, player, deposit, withdrawal, bet, result, void, watermark`},
+		{`{"type":"refund"}`, `type "refund" is not one of agent, player, deposit, withdrawal, bet, result, void, watermark`},
 		{void(at), `bet is missing`},
 		{void(`"bet":"b"`), `at is missing`},
 		{void(`"bet":"b","colour":"red",` + at), `field "colour" is not known; there are agent, amount, at, bet, category, currency, id, parent, payout, player, rolling_ppm, source, stake, status, type, vip`},

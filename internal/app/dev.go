@@ -30,7 +30,7 @@ func (actions *actions) Dev(ctx context.Context, options cli.DevOptions) error {
 	if err := actions.dev(ctx, options); err != nil {
 		return err
 	}
-	actions.say("stopped; data kept in %s: the next start goes on with it, and --fresh starts over", options.DataDir)
+	actions.say("stopped; data kept in %s: the next start continues with them, --fresh starts over", options.DataDir)
 	return nil
 }
 
